@@ -1,0 +1,170 @@
+//! The agent's side of the conversation.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use goldsmith_agent::frame::Decoder;
+use goldsmith_agent::message::{self, Hello, Op, OpError, OpErrorKind, Reply, ToGuest, ToHost};
+use goldsmith_agent::{PROTOCOL_VERSION, message::Stream};
+
+use crate::op;
+use crate::op::exec::Event;
+
+/// How often the agent greets while nobody answers.
+const GREETING_INTERVAL: Duration = Duration::from_millis(500);
+/// The kernel answers a read with nothing while no host is connected.
+const UNCONNECTED_PAUSE: Duration = Duration::from_millis(20);
+
+/// What all threads of the agent share: the port to write to, the session, the programs that run.
+#[derive(Clone)]
+pub(crate) struct Shared(Arc<Inner>);
+
+struct Inner {
+    port: Mutex<File>,
+    session: Mutex<u64>,
+    programs: Mutex<HashMap<u32, Sender<Event>>>,
+    boot_id: String,
+}
+
+/// A thread that panicked while it held a lock leaves no half-done state behind any of these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    /// Sends a message. A message that can't be encoded is a bug of the sender and is replaced by an error reply, so
+    /// that the host does not wait for ever.
+    pub(crate) fn send(&self, message: &ToHost) -> io::Result<()> {
+        let frame = match message::encode(message) {
+            Ok(frame) => frame,
+            Err(error) => {
+                let ToHost::Reply { id, .. } = message else { return Err(io::Error::other(error.to_string())) };
+                let error = OpError { kind: OpErrorKind::Other, message: error.to_string() };
+                message::encode(&ToHost::Reply { id: *id, result: Err(error) })
+                    .map_err(|error| io::Error::other(error.to_string()))?
+            }
+        };
+        lock(&self.0.port).write_all(&frame)
+    }
+
+    /// Sends bytes that a program wrote.
+    pub(crate) fn output(&self, id: u32, stream: Stream, data: &[u8]) -> io::Result<()> {
+        self.send(&ToHost::Output { id, stream, data: data.to_vec() })
+    }
+
+    /// Remembers a running program, so that it can be cancelled.
+    pub(crate) fn register(&self, id: u32, events: Sender<Event>) {
+        lock(&self.0.programs).insert(id, events);
+    }
+
+    /// Forgets a program that has ended.
+    pub(crate) fn unregister(&self, id: u32) {
+        lock(&self.0.programs).remove(&id);
+    }
+
+    fn cancel(&self, id: u32) {
+        if let Some(events) = lock(&self.0.programs).get(&id) {
+            // A program that has just ended no longer listens, which is as good as being cancelled.
+            drop(events.send(Event::Cancel));
+        }
+    }
+
+    fn attach(&self, session: u64) {
+        *lock(&self.0.session) = session;
+        // Programs of the session before belong to a host that is gone.
+        for events in lock(&self.0.programs).values() {
+            drop(events.send(Event::Cancel));
+        }
+    }
+
+    fn greet(&self) -> io::Result<()> {
+        self.send(&ToHost::Hello(Hello {
+            protocol: PROTOCOL_VERSION,
+            session: *lock(&self.0.session),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            boot_id: self.0.boot_id.clone(),
+        }))
+    }
+}
+
+/// Talks over the port until it fails.
+pub(crate) fn serve(port: File) -> io::Result<()> {
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned();
+    let mut reader = port.try_clone()?;
+    let shared = Shared(Arc::new(Inner {
+        port: Mutex::new(port),
+        session: Mutex::new(0),
+        programs: Mutex::new(HashMap::new()),
+        boot_id,
+    }));
+    let greeter = shared.clone();
+    std::thread::spawn(move || {
+        while *lock(&greeter.0.session) == 0 && greeter.greet().is_ok() {
+            std::thread::sleep(GREETING_INTERVAL);
+        }
+    });
+    let mut decoder = Decoder::default();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => std::thread::sleep(UNCONNECTED_PAUSE),
+            Ok(n) => decoder.extend(&buffer[..n]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        while let Some(payload) = decoder.next_frame() {
+            if let Ok(message) = message::decode(&payload) {
+                receive(&shared, message)?;
+            }
+        }
+    }
+}
+
+fn receive(shared: &Shared, message: ToGuest) -> io::Result<()> {
+    match message {
+        ToGuest::Attach { session } => {
+            shared.attach(session);
+            shared.greet()
+        }
+        ToGuest::Cancel { id } => {
+            shared.cancel(id);
+            Ok(())
+        }
+        ToGuest::Request { id, op } => {
+            let worker = shared.clone();
+            std::thread::spawn(move || {
+                let result = perform(&worker, id, op);
+                // Without a port there is nobody to tell; the reader ends the agent.
+                drop(worker.send(&ToHost::Reply { id, result }));
+            });
+            Ok(())
+        }
+    }
+}
+
+fn perform(shared: &Shared, id: u32, op: Op) -> Result<Reply, OpError> {
+    match op {
+        Op::Exec(exec) => op::exec::run(shared, id, exec).map(Reply::Exited),
+        Op::Read { path, offset } => op::file::read(&path, offset).map(Reply::Data),
+        Op::Write { path, data, how } => op::file::write(&path, &data, how).map(|()| Reply::Done),
+        Op::List { path, after } => op::file::list(&path, after.as_deref()),
+        Op::Stat { path, follow } => op::file::stat(&path, follow).map(Reply::Stat),
+        Op::Digest { path, algorithm } => op::file::digest(&path, algorithm).map(Reply::Digest),
+        Op::MakeFolder { path, mode } => op::file::make_folder(&path, mode).map(|()| Reply::Done),
+        Op::Copy { from, to } => op::file::copy(&from, &to).map(|()| Reply::Done),
+        Op::Remove { path } => op::file::remove(&path).map(|()| Reply::Done),
+        Op::SetMode { path, mode } => op::file::set_mode(&path, mode).map(|()| Reply::Done),
+        Op::SetOwner { path, owner, group } => {
+            op::owner::set(&path, owner.as_deref(), group.as_deref()).map(|()| Reply::Done)
+        }
+        Op::Space { path } => op::file::space(&path).map(Reply::Space),
+        Op::Sync => {
+            rustix::fs::sync();
+            Ok(Reply::Done)
+        }
+    }
+}

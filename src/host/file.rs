@@ -1,0 +1,140 @@
+//! Files that are whole or absent, whenever the power fails.
+//!
+//! A file that matters is written beside its place, synced, renamed into it, and the folder is synced. Before the last
+//! step returns, a crash may leave the old file or the new one, and never a part of either.
+
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use fs_err::File;
+use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
+
+/// A file under construction, in the folder where it will stand. Dropped without [`Draft::finish`], it vanishes.
+#[derive(Debug)]
+pub struct Draft {
+    temporary: NamedTempFile,
+    place: PathBuf,
+}
+
+impl Draft {
+    /// Begins a file that will stand at `place`. Its folder has to be there.
+    pub fn new(place: impl Into<PathBuf>) -> io::Result<Self> {
+        let place = place.into();
+        let name = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let temporary = tempfile::Builder::new()
+            .prefix(&format!(".{name}."))
+            .suffix(".part")
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .tempfile_in(parent(&place))
+            .map_err(|error| named("create a file in", parent(&place), &error))?;
+        Ok(Self { temporary, place })
+    }
+
+    /// Where the file is until it is finished, for programs that write it.
+    pub fn path(&self) -> &Path {
+        self.temporary.path()
+    }
+
+    /// The open file.
+    pub fn file(&mut self) -> &mut std::fs::File {
+        self.temporary.as_file_mut()
+    }
+
+    /// Puts the file into its place, over one that is there.
+    pub fn finish(self) -> io::Result<PathBuf> {
+        // Whoever wrote it may have written another file under the same name, so it is opened again to be synced.
+        File::open(self.temporary.path())?.sync_all()?;
+        self.temporary.persist(&self.place).map_err(|error| named("rename a file to", &self.place, &error.error))?;
+        sync_folder(parent(&self.place))?;
+        Ok(self.place)
+    }
+}
+
+fn parent(place: &Path) -> &Path {
+    match place.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn named(what: &str, path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("failed to {what} `{}`: {error}", path.display()))
+}
+
+/// Writes a whole file, or none.
+pub fn write(place: impl Into<PathBuf>, content: &[u8]) -> io::Result<()> {
+    let mut draft = Draft::new(place)?;
+    draft.file().write_all(content).map_err(|error| named("write to", draft.path(), &error))?;
+    draft.finish().map(drop)
+}
+
+/// Makes the names in a folder last.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// SHA-256 of a file's bytes, in hexadecimal.
+pub fn sha256(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex::encode(hasher.finalize())),
+            n => hasher.update(&buffer[..n]),
+        }
+    }
+}
+
+/// Bytes that can still be written to the file system that holds a path.
+pub fn free_space(path: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(path).map_err(|error| named("look at", path, &error.into()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs_err::read_dir(folder).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn an_abandoned_draft_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut draft = Draft::new(folder.path().join("disk.qcow2")).unwrap();
+        draft.file().write_all(b"half").unwrap();
+        drop(draft);
+        assert!(names(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn a_finished_draft_replaces_what_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("manifest.json");
+        write(&place, b"old").unwrap();
+        write(&place, b"new").unwrap();
+        assert_eq!(names(folder.path()), ["manifest.json"]);
+        assert_eq!(fs_err::read(&place).unwrap(), b"new");
+        assert_eq!(sha256(&place).unwrap(), "11507a0e2f5e69d5dfa40a62a1bd7b6ee57e6bcd85c67c9b8431b36fff21c437");
+    }
+
+    #[test]
+    fn a_program_may_replace_the_file_of_a_draft() {
+        let folder = tempfile::tempdir().unwrap();
+        let draft = Draft::new(folder.path().join("disk.raw")).unwrap();
+        fs_err::remove_file(draft.path()).unwrap();
+        fs_err::write(draft.path(), b"whole").unwrap();
+        let place = draft.finish().unwrap();
+        assert_eq!(fs_err::read(place).unwrap(), b"whole");
+    }
+
+    #[test]
+    fn a_missing_folder_is_named() {
+        let error = write("/no/such/folder/file", b"").unwrap_err();
+        assert!(error.to_string().contains("/no/such/folder"), "{error}");
+    }
+}

@@ -1,0 +1,9 @@
+//! goldsmith: a golden-image factory.
+//!
+//! A recipe names a parent image and components; goldsmith runs the components in a build VM, seals the disk, boots the
+//! sealed bytes in a test VM, and exports them. The modules stand here in the order of that way, each using only what
+//! stands below it.
+
+pub mod disk;
+pub mod store;
+pub mod host;

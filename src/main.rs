@@ -1,0 +1,3 @@
+fn main() {
+    println!("{}", include_bytes!(env!("GOLDSMITH_AGENT_PATH")).len());
+}

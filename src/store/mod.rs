@@ -1,0 +1,246 @@
+//! The store: images, parents, downloads and the working folders of runs.
+//!
+//! ```text
+//! $GOLDSMITH_HOME, else $XDG_DATA_HOME/goldsmith, else ~/.local/share/goldsmith
+//!   version                           format of everything below
+//!   images/NAME/1.0.0/next            number of the next build
+//!   images/NAME/1.0.0/3/              one image: manifest.json, disk.qcow2, build.log, console.log, test/
+//!   parents/NAME/                     a base image's bytes and where they came from
+//!   downloads/sha256/DIGEST           verified downloads
+//!   host/                             what was found out about this machine
+//!   runs/ID/                          working folder of one running command; gone when it ends
+//! ```
+//!
+//! **Who may write.** A process that builds an image holds a lock on the image's folder and on its run's folder for as
+//! long as it lives; the kernel drops both with the process. So whatever claims to be under way and is not locked was
+//! left by a process that is gone: [`Store::recover`] ends what it started and says so in the manifest.
+//!
+//! **What counts as an image.** A folder's `manifest.json` names the state. A disk is renamed into the folder before the
+//! manifest names it, and the manifest is replaced whole, so nothing half-sealed ever looks AVAILABLE.
+
+mod image;
+mod lock;
+pub mod manifest;
+mod recover;
+mod run;
+pub mod version;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+
+pub use image::{DISK, Image, Reservation};
+pub use recover::Recovered;
+pub use run::Run;
+use version::{ImageId, ImageName, Pattern, Version, VersionRequest};
+
+/// Format of the store that this goldsmith reads and writes.
+const FORMAT: u32 = 1;
+
+/// Why the store can't do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or folder of the store could not be read or written.
+    #[error("the store `{}` can't be used", root.display())]
+    Io {
+        /// The store's folder.
+        root: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A newer goldsmith made the store.
+    #[error("the store `{}` has format {found}; this goldsmith knows formats up to {FORMAT}", root.display())]
+    TooNew {
+        /// The store's folder.
+        root: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// No folder for the store is known.
+    #[error("there is no home folder to keep images in")]
+    NoHome,
+    /// No such image.
+    #[error("there is no image `{wanted}`")]
+    NoImage {
+        /// What was asked for.
+        wanted: String,
+        /// Images of that name.
+        known: Vec<ImageId>,
+    },
+    /// A manifest can't be read.
+    #[error("the manifest of {id} can't be read")]
+    Manifest {
+        /// The image.
+        id: ImageId,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// An image is in use by a running command.
+    #[error("{id} is in use by another goldsmith")]
+    Busy {
+        /// The image.
+        id: ImageId,
+    },
+}
+
+/// The folder where everything is kept.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    /// Where the store is unless the user says otherwise.
+    pub fn default_root() -> Result<PathBuf, Error> {
+        let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        folder("GOLDSMITH_HOME")
+            .or_else(|| folder("XDG_DATA_HOME").map(|data| data.join("goldsmith")))
+            .or_else(|| folder("HOME").map(|home| home.join(".local/share/goldsmith")))
+            .ok_or(Error::NoHome)
+    }
+
+    /// Opens the store, making it if it is not there. A store of a newer format is refused.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Self, Error> {
+        let root = root.into();
+        let io = |source| Error::Io { root: root.clone(), source };
+        fs::create_dir_all(&root).map_err(io)?;
+        let root = fs::canonicalize(&root).map_err(io)?;
+        let store = Self { root };
+        let version = store.root.join("version");
+        match fs::read_to_string(&version) {
+            Ok(text) => store.check_format(&text)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                store.io(crate::host::file::write(&version, format!("{FORMAT}\n").as_bytes()))?;
+            }
+            Err(error) => return store.io(Err(error)),
+        }
+        for folder in ["images", "parents", "downloads/sha256", "host", "runs"] {
+            store.io(fs::create_dir_all(store.root.join(folder)))?;
+        }
+        Ok(store)
+    }
+
+    fn check_format(&self, text: &str) -> Result<(), Error> {
+        match text.trim().parse() {
+            Ok(FORMAT) => Ok(()),
+            Ok(found) => Err(Error::TooNew { root: self.root.clone(), found }),
+            Err(_) => self.io(Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("`{}` holds no format number", self.root.join("version").display()),
+            ))),
+        }
+    }
+
+    /// The store's folder, absolute and without links.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where the bytes of a base image are kept.
+    pub fn parent_folder(&self, name: &str) -> PathBuf {
+        self.root.join("parents").join(name)
+    }
+
+    /// Where a verified download with this SHA-256 is kept.
+    pub fn download(&self, sha256: &str) -> PathBuf {
+        self.root.join("downloads/sha256").join(sha256)
+    }
+
+    /// Where downloads under way are kept, so that they can be resumed.
+    pub fn downloads(&self) -> PathBuf {
+        self.root.join("downloads")
+    }
+
+    /// Where findings about this machine are kept.
+    pub fn host_folder(&self) -> PathBuf {
+        self.root.join("host")
+    }
+
+    /// Begins a run: a private working folder that goes when the run ends, or with the next recovery.
+    pub fn begin_run(&self, purpose: &str) -> Result<Run, Error> {
+        self.io(Run::begin(&self.root.join("runs"), purpose))
+    }
+
+    /// All images, by name, version and build.
+    pub fn images(&self) -> Result<Vec<Image>, Error> {
+        let mut images = Vec::new();
+        for name in self.names_in(&self.root.join("images"))? {
+            let Ok(name) = name.parse::<ImageName>() else { continue };
+            images.extend(self.images_of(&name)?);
+        }
+        Ok(images)
+    }
+
+    /// All images of a name, oldest version and build first.
+    pub fn images_of(&self, name: &ImageName) -> Result<Vec<Image>, Error> {
+        let folder = self.root.join("images").join(name.as_str());
+        let mut images = Vec::new();
+        for version in self.names_in(&folder)?.iter().filter_map(|text| text.parse::<Version>().ok()) {
+            for build in self.names_in(&folder.join(version.to_string()))?.iter().filter_map(|text| text.parse().ok()) {
+                let id = ImageId { name: name.clone(), version, build };
+                // A folder without a manifest is a build number whose owner died at once.
+                if let Some(image) = Image::open(self, id)? {
+                    images.push(image);
+                }
+            }
+        }
+        images.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(images)
+    }
+
+    /// The newest image that a pattern like `nginx/1.x.x` or `nginx/1.0.0/3` means and a filter accepts.
+    pub fn find(&self, pattern: &Pattern, accept: impl Fn(&Image) -> bool) -> Result<Image, Error> {
+        let images = self.images_of(&pattern.name)?;
+        let known = images.iter().map(|image| image.id.clone()).collect();
+        let wanted = images.into_iter().rfind(|image| pattern.matches(&image.id) && accept(image));
+        wanted.ok_or_else(|| Error::NoImage { wanted: pattern.to_string(), known })
+    }
+
+    /// Hands out the next build of a name and version, once, and locks its folder.
+    pub fn reserve(&self, name: &ImageName, request: VersionRequest) -> Result<Reservation, Error> {
+        let folder = self.root.join("images").join(name.as_str());
+        self.io(fs::create_dir_all(&folder))?;
+        let _counting = self.io(lock::Lock::wait(&folder.join("lock")))?;
+        let versions: Vec<Version> = self.names_in(&folder)?.iter().filter_map(|text| text.parse().ok()).collect();
+        let version = request.choose(&versions);
+        let folder = folder.join(version.to_string());
+        self.io(fs::create_dir_all(&folder))?;
+        let counter = folder.join("next");
+        let build = match fs::read_to_string(&counter) {
+            Ok(text) => text.trim().parse().unwrap_or(1),
+            Err(_) => 1,
+        };
+        let taken = self.names_in(&folder)?.iter().filter_map(|text| text.parse::<u32>().ok()).max().unwrap_or(0);
+        let build = build.max(taken + 1);
+        self.io(crate::host::file::write(&counter, format!("{}\n", build + 1).as_bytes()))?;
+        Reservation::make(self, ImageId { name: name.clone(), version, build })
+    }
+
+    fn image_folder(&self, id: &ImageId) -> PathBuf {
+        self.root.join("images").join(id.name.as_str()).join(id.version.to_string()).join(id.build.to_string())
+    }
+
+    fn names_in(&self, folder: &Path) -> Result<Vec<String>, Error> {
+        let entries = match fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return self.io(Err(error)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            names.extend(self.io(entry)?.file_name().into_string());
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn io<T>(&self, result: io::Result<T>) -> Result<T, Error> {
+        result.map_err(|source| Error::Io { root: self.root.clone(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! The working folder of one running command.
+
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+
+use super::lock::Lock;
+
+/// Paths outside the folder that the run would leave behind if it were killed, a line each.
+const LEFTOVERS: &str = "leftovers";
+pub(super) const LOCK: &str = "lock";
+
+/// A private working folder, locked for as long as this value lives and removed with it.
+#[derive(Debug)]
+pub struct Run {
+    folder: PathBuf,
+    keep: bool,
+    _lock: Lock,
+}
+
+impl Run {
+    pub(super) fn begin(runs: &Path, purpose: &str) -> io::Result<Self> {
+        let started = jiff::Zoned::now().strftime("%Y%m%dT%H%M%S");
+        let id = format!("{started}-{purpose}-{}-{:08x}", std::process::id(), random());
+        let folder = runs.join(id);
+        std::fs::DirBuilder::new().mode(0o700).create(&folder).map_err(|error| {
+            io::Error::new(error.kind(), format!("failed to create `{}`: {error}", folder.display()))
+        })?;
+        let lock = Lock::wait(&folder.join(LOCK))?;
+        Ok(Self { folder, keep: false, _lock: lock })
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A place in the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Notes a file outside the folder that has to go if this run is killed before it finishes the file.
+    pub fn will_leave(&self, path: &Path) -> io::Result<()> {
+        let mut list = fs::OpenOptions::new().create(true).append(true).open(self.folder.join(LEFTOVERS))?;
+        writeln!(list, "{}", path.display())
+    }
+
+    /// Keeps the folder when the run ends, for a person to study. Returns where it is.
+    pub fn keep(&mut self) -> &Path {
+        self.keep = true;
+        // Without the lock file, recovery takes it for a folder that somebody wants.
+        let _absent = fs::remove_file(self.folder.join(LOCK));
+        &self.folder
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        if !self.keep {
+            // What can't be removed now is removed by the next recovery.
+            let _later = fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
+/// Removes what a dead run left, outside its folder and then the folder.
+pub(super) fn remove_leftovers(folder: &Path) -> io::Result<()> {
+    for line in fs::read_to_string(folder.join(LEFTOVERS)).unwrap_or_default().lines() {
+        match fs::remove_file(line) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    fs::remove_dir_all(folder)
+}
+
+fn random() -> u32 {
+    uuid::Uuid::new_v4().as_fields().0
+}
