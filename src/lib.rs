@@ -5,5 +5,7 @@
 //! stands below it.
 
 pub mod disk;
-pub mod store;
+pub mod guest;
 pub mod host;
+pub mod machine;
+pub mod store;

@@ -331,8 +331,7 @@ mod tests {
 
     #[test]
     fn the_largest_chunk_fits_into_a_frame() {
-        let message =
-            ToHost::Output { id: u32::MAX, stream: Stream::Stdout, data: vec![0xff; crate::MAX_CHUNK] };
+        let message = ToHost::Output { id: u32::MAX, stream: Stream::Stdout, data: vec![0xff; crate::MAX_CHUNK] };
         let frame = encode(&message).expect("fits");
         let mut decoder = crate::frame::Decoder::default();
         decoder.extend(&frame);

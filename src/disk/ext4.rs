@@ -83,8 +83,7 @@ struct Attributes {
 impl Tree {
     /// Unpacks an archive into an empty folder. Devices below `/dev` are left out: the kernel makes them.
     pub fn unpack(archive: impl Read, folder: &Path) -> Result<Self, Error> {
-        let mut tree =
-            Self { folder: folder.to_owned(), attributes: Vec::new(), links: BTreeSet::new(), bytes: 0 };
+        let mut tree = Self { folder: folder.to_owned(), attributes: Vec::new(), links: BTreeSet::new(), bytes: 0 };
         let mut archive = Archive::new(archive);
         for entry in archive.entries()? {
             tree.unpack_entry(entry?)?;
@@ -135,7 +134,8 @@ impl Tree {
 
     fn hard_link(&self, entry: &Entry<'_, impl Read>, relative: &Path) -> Result<(), Error> {
         let refuse = |why: &str| Error::Archive { path: relative.display().to_string(), why: why.to_owned() };
-        let target = entry.link_name()?.and_then(|target| clean(&target)).ok_or_else(|| refuse("links out of the root"))?;
+        let target =
+            entry.link_name()?.and_then(|target| clean(&target)).ok_or_else(|| refuse("links out of the root"))?;
         self.check_ancestors(&target)?;
         Ok(fs::hard_link(self.folder.join(target), self.folder.join(relative))?)
     }
@@ -425,7 +425,8 @@ mod tests {
             .filter_map(|line| {
                 let fields: Vec<&str> = line.split('/').collect();
                 let name = *fields.get(5)?;
-                (!name.starts_with('.') && name != "lost+found").then(|| format!("{} {}:{} {name}", fields[2], fields[3], fields[4]))
+                (!name.starts_with('.') && name != "lost+found")
+                    .then(|| format!("{} {}:{} {name}", fields[2], fields[3], fields[4]))
             })
             .collect();
         seen.sort();
@@ -446,21 +447,30 @@ mod tests {
     #[test]
     fn an_archive_cannot_write_outside_its_folder() {
         for (what, bytes) in [
-            ("up", archive(|b| {
-                let mut header = Header::new_gnu();
-                header.set_size(0);
-                header.as_gnu_mut().unwrap().name[..9].copy_from_slice(b"../escape");
-                header.set_cksum();
-                b.append(&header, &b""[..]).unwrap();
-            })),
-            ("through a link", archive(|b| {
-                entry(b, "out", EntryType::Symlink, 0o777, 0, "/tmp");
-                entry(b, "out/escape", EntryType::Regular, 0o644, 0, "x");
-            })),
-            ("by a hard link", archive(|b| {
-                entry(b, "out", EntryType::Symlink, 0o777, 0, "/etc");
-                entry(b, "passwd", EntryType::Link, 0o644, 0, "out/passwd");
-            })),
+            (
+                "up",
+                archive(|b| {
+                    let mut header = Header::new_gnu();
+                    header.set_size(0);
+                    header.as_gnu_mut().unwrap().name[..9].copy_from_slice(b"../escape");
+                    header.set_cksum();
+                    b.append(&header, &b""[..]).unwrap();
+                }),
+            ),
+            (
+                "through a link",
+                archive(|b| {
+                    entry(b, "out", EntryType::Symlink, 0o777, 0, "/tmp");
+                    entry(b, "out/escape", EntryType::Regular, 0o644, 0, "x");
+                }),
+            ),
+            (
+                "by a hard link",
+                archive(|b| {
+                    entry(b, "out", EntryType::Symlink, 0o777, 0, "/etc");
+                    entry(b, "passwd", EntryType::Link, 0o644, 0, "out/passwd");
+                }),
+            ),
         ] {
             let folder = tempfile::tempdir().unwrap();
             let error = Tree::unpack(&bytes[..], folder.path()).unwrap_err();

@@ -198,7 +198,7 @@ mod tests {
         assert!(external.contains("another file"), "{external}");
         let flat = verdict(&["vmdk", "-o", "subformat=monolithicFlat", "k.vmdk", "1M"], "k.vmdk");
         assert!(flat.contains("several files"), "{flat}");
-        let odd = verdict(&["raw", "l", "1000"], "l");
+        let odd = classify(&[0; 400], &[0; HEAD], 1000).unwrap_err();
         assert!(odd.contains("multiple of 512"), "{odd}");
     }
 

@@ -71,7 +71,12 @@ mod tests {
         std::fs::write(&raw, bytes).unwrap();
         for compress in [&[][..], &["-c"]] {
             let disk = folder.path().join("disk.qcow2");
-            let convert = Command::new("qemu-img").args(["convert", "-f", "raw", "-O", "qcow2"]).args(compress).arg(&raw).arg(&disk).status();
+            let convert = Command::new("qemu-img")
+                .args(["convert", "-f", "raw", "-O", "qcow2"])
+                .args(compress)
+                .arg(&raw)
+                .arg(&disk)
+                .status();
             assert!(convert.unwrap().success());
             let needles = ["absent", "across-two-windows", "at-a-cluster-start", "", "across-clusters"];
             let mut found = find(&disk, &needles).unwrap();

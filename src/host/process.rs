@@ -80,12 +80,7 @@ pub struct Program {
 impl Program {
     /// A program by name or path.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
-        Self {
-            program: program.as_ref().to_owned(),
-            arguments: Vec::new(),
-            environment: Vec::new(),
-            folder: None,
-        }
+        Self { program: program.as_ref().to_owned(), arguments: Vec::new(), environment: Vec::new(), folder: None }
     }
 
     /// Adds an argument.
@@ -114,6 +109,15 @@ impl Program {
     pub fn in_folder(mut self, folder: impl AsRef<Path>) -> Self {
         self.folder = Some(folder.as_ref().to_owned());
         self
+    }
+
+    /// The same program, started by others that stand before it: `nice`, `sudo` and their like.
+    #[must_use]
+    pub fn behind<A: AsRef<OsStr>>(&self, words: &[A]) -> Self {
+        let mut before = words.iter().map(|word| word.as_ref().to_owned());
+        let Some(first) = before.next() else { return self.clone() };
+        let arguments = before.chain([self.program.clone()]).chain(self.arguments.iter().cloned()).collect();
+        Self { program: first, arguments, ..self.clone() }
     }
 
     /// The command line, quoted so that it can be pasted into a shell.

@@ -131,7 +131,8 @@ impl FromStr for VersionPattern {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let invalid = || Invalid(format!("`{text}` is no version: three numbers such as 1.0.0, or x for the last ones"));
+        let invalid =
+            || Invalid(format!("`{text}` is no version: three numbers such as 1.0.0, or x for the last ones"));
         let mut numbers = Vec::new();
         for part in text.split('.') {
             let number = match part {
@@ -274,9 +275,7 @@ pub struct Pattern {
 impl Pattern {
     /// Whether an image is among those meant.
     pub fn matches(&self, id: &ImageId) -> bool {
-        self.name == id.name
-            && self.version.matches(id.version)
-            && self.build.is_none_or(|build| build == id.build)
+        self.name == id.name && self.version.matches(id.version) && self.build.is_none_or(|build| build == id.build)
     }
 }
 
@@ -329,7 +328,9 @@ mod tests {
         for good in ["x.x.x", "1.x.x", "1.6.x", "1.0.0", "2026.01.31", "0.0.0", "1073741823.0.0"] {
             assert!(good.parse::<VersionPattern>().is_ok(), "{good}");
         }
-        for bad in ["x.2.x", "1.x.8", "1.0", "1.0.0.0", "", "1.0.-1", "1.0.+1", "1073741824.0.0", "1..0", "v1.0.0", "X.x.x"] {
+        for bad in
+            ["x.2.x", "1.x.8", "1.0", "1.0.0.0", "", "1.0.-1", "1.0.+1", "1073741824.0.0", "1..0", "v1.0.0", "X.x.x"]
+        {
             assert!(bad.parse::<VersionPattern>().is_err(), "{bad}");
         }
     }

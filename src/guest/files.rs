@@ -1,0 +1,137 @@
+//! Files in the guest.
+
+use goldsmith_agent::MAX_CHUNK;
+use goldsmith_agent::message::{Algorithm, Op, OpError, OpErrorKind, Reply, Space, Stat, Write};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use super::channel::unexpected;
+use super::{Error, Guest};
+
+impl Guest {
+    async fn request(&self, op: Op) -> Result<Reply, Error> {
+        self.unless_ended(self.agent.request(op)).await
+    }
+
+    async fn done(&self, op: Op) -> Result<(), Error> {
+        match self.request(op).await? {
+            Reply::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// A file's content, which may have at most `limit` bytes.
+    pub async fn read(&self, path: &str, limit: usize) -> Result<Vec<u8>, Error> {
+        let mut content = Vec::new();
+        loop {
+            let op = Op::Read { path: path.to_owned(), offset: content.len() as u64 };
+            match self.request(op).await? {
+                Reply::Data(data) if data.is_empty() => return Ok(content),
+                Reply::Data(data) => content.extend(data),
+                other => return Err(unexpected(&other)),
+            }
+            if content.len() > limit {
+                let message = format!("{path}: the file has more than {limit} bytes");
+                return Err(Error::Refused(OpError { kind: OpErrorKind::Other, message }));
+            }
+        }
+    }
+
+    /// Writes a file, over one that is there.
+    pub async fn write(&self, path: &str, mode: u32, mut content: impl AsyncRead + Unpin) -> Result<(), Error> {
+        let mut how = Write::Create { mode };
+        let mut buffer = vec![0; MAX_CHUNK];
+        loop {
+            let mut filled = 0;
+            while filled < buffer.len() {
+                match content.read(&mut buffer[filled..]).await {
+                    Ok(0) => break,
+                    Ok(n) => filled += n,
+                    Err(error) => {
+                        let message = format!("the source of {path} can't be read: {error}");
+                        return Err(Error::Refused(OpError { kind: OpErrorKind::Other, message }));
+                    }
+                }
+            }
+            if filled > 0 || matches!(how, Write::Create { .. }) {
+                self.done(Op::Write { path: path.to_owned(), data: buffer[..filled].to_vec(), how }).await?;
+            }
+            if filled < buffer.len() {
+                return Ok(());
+            }
+            how = Write::Append;
+        }
+    }
+
+    /// Names in a folder, sorted.
+    pub async fn list(&self, path: &str) -> Result<Vec<String>, Error> {
+        let mut all: Vec<String> = Vec::new();
+        loop {
+            let op = Op::List { path: path.to_owned(), after: all.last().cloned() };
+            match self.request(op).await? {
+                Reply::Names { names, more } => {
+                    let is_stuck = names.is_empty();
+                    all.extend(names);
+                    if !more || is_stuck {
+                        return Ok(all);
+                    }
+                }
+                other => return Err(unexpected(&other)),
+            }
+        }
+    }
+
+    /// What is at a path, if anything.
+    pub async fn stat(&self, path: &str, follow: bool) -> Result<Option<Stat>, Error> {
+        match self.request(Op::Stat { path: path.to_owned(), follow }).await? {
+            Reply::Stat(stat) => Ok(stat),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// A file's digest in hexadecimal.
+    pub async fn digest(&self, path: &str, algorithm: Algorithm) -> Result<String, Error> {
+        match self.request(Op::Digest { path: path.to_owned(), algorithm }).await? {
+            Reply::Digest(digest) => Ok(hex::encode(digest)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Space on the file system that holds a path.
+    pub async fn space(&self, path: &str) -> Result<Space, Error> {
+        match self.request(Op::Space { path: path.to_owned() }).await? {
+            Reply::Space(space) => Ok(space),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Makes a folder and those above it.
+    pub async fn make_folder(&self, path: &str, mode: Option<u32>) -> Result<(), Error> {
+        self.done(Op::MakeFolder { path: path.to_owned(), mode }).await
+    }
+
+    /// Copies a file with its permissions.
+    pub async fn copy(&self, from: &str, to: &str) -> Result<(), Error> {
+        self.done(Op::Copy { from: from.to_owned(), to: to.to_owned() }).await
+    }
+
+    /// Removes a file, link or empty folder.
+    pub async fn remove(&self, path: &str) -> Result<(), Error> {
+        self.done(Op::Remove { path: path.to_owned() }).await
+    }
+
+    /// Sets permissions.
+    pub async fn set_mode(&self, path: &str, mode: u32) -> Result<(), Error> {
+        self.done(Op::SetMode { path: path.to_owned(), mode }).await
+    }
+
+    /// Sets owner and group, each by name or number.
+    pub async fn set_owner(&self, path: &str, owner: Option<&str>, group: Option<&str>) -> Result<(), Error> {
+        let (owner, group) = (owner.map(str::to_owned), group.map(str::to_owned));
+        self.done(Op::SetOwner { path: path.to_owned(), owner, group }).await
+    }
+
+    /// Writes all file systems' data to disk.
+    pub async fn sync(&self) -> Result<(), Error> {
+        self.done(Op::Sync).await
+    }
+}

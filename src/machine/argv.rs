@@ -1,0 +1,242 @@
+//! QEMU's command line: a function of the machine that is wanted.
+//!
+//! QEMU runs in the folder of its run, so sockets and logs have short relative names whatever the store's path; disks
+//! are named absolutely, and as JSON, in which no path needs escaping.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::Spec;
+use super::accelerator::Accelerator;
+use super::firmware::Firmware;
+
+/// Names in the run's folder.
+pub(super) const QMP_SOCKET: &str = "qmp.sock";
+/// The agent's end on the host.
+pub(super) const AGENT_SOCKET: &str = "agent.sock";
+/// What the guest wrote to its serial console.
+pub(super) const CONSOLE_LOG: &str = "console.log";
+/// A person's end of the console.
+pub(super) const CONSOLE_SOCKET: &str = "console.sock";
+/// The guest's copy of the UEFI variables.
+pub(super) const UEFI_VARIABLES: &str = "uefi-variables.fd";
+
+/// The processor that is emulated where nothing else is asked for: x86-64-v2, which every current distribution but
+/// those that demand v3 runs on. `max` costs a boot about a fifth more time, mostly for emulated AVX and SMAP.
+const EMULATED_CPU: &str = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+lahf-lm";
+
+/// QEMU's arguments for a machine. `sandbox` is whether this QEMU was built with its seccomp sandbox.
+pub(super) fn arguments(spec: &Spec, sandbox: bool) -> Vec<String> {
+    let mut line = Line(Vec::new());
+    line.option("-name", "goldsmith");
+    line.flag("-nodefaults").flag("-no-user-config").option("-display", "none");
+    if sandbox {
+        line.option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+    }
+    machine(&mut line, spec);
+    firmware(&mut line, spec);
+    control(&mut line, spec);
+    disk(&mut line, spec);
+    if let Some(seed) = &spec.seed {
+        seed_disk(&mut line, seed);
+    }
+    network(&mut line, spec);
+    line.option("-device", "virtio-rng-pci");
+    // Says that the kernel has panicked, when the kernel has the driver.
+    line.option("-device", "pvpanic");
+    if spec.paused {
+        line.flag("-S");
+    }
+    line.0
+}
+
+struct Line(Vec<String>);
+
+impl Line {
+    fn flag(&mut self, flag: &str) -> &mut Self {
+        self.0.push(flag.to_owned());
+        self
+    }
+
+    fn option(&mut self, name: &str, value: impl Into<String>) -> &mut Self {
+        self.0.extend([name.to_owned(), value.into()]);
+        self
+    }
+}
+
+fn machine(line: &mut Line, spec: &Spec) {
+    line.option("-machine", format!("q35,accel={},vmport=off", spec.accelerator.qemu_name()));
+    let cpu = match (&spec.cpu_model, spec.accelerator) {
+        (Some(model), _) => model,
+        (None, Accelerator::Kvm) => "host",
+        (None, Accelerator::Tcg) => EMULATED_CPU,
+    };
+    line.option("-cpu", cpu);
+    line.option("-smp", spec.cpus.to_string());
+    line.option("-m", format!("{}M", spec.memory / (1 << 20)));
+    line.option("-rtc", "base=utc");
+    line.option("-boot", "menu=off");
+}
+
+fn firmware(line: &mut Line, spec: &Spec) {
+    let Firmware::Uefi { code, .. } = &spec.firmware else { return };
+    let flash = |unit: u32, file: &Path, readonly: bool| {
+        json!({ "driver": "raw", "node-name": format!("flash{unit}"), "read-only": readonly,
+                "file": { "driver": "file", "filename": file } })
+        .to_string()
+    };
+    line.option("-blockdev", flash(0, code, true));
+    line.option("-blockdev", flash(1, Path::new(UEFI_VARIABLES), false));
+    line.option("-machine", "pflash0=flash0,pflash1=flash1");
+}
+
+fn control(line: &mut Line, spec: &Spec) {
+    line.option("-chardev", format!("socket,id=qmp,path={QMP_SOCKET}"));
+    line.option("-mon", "chardev=qmp,mode=control");
+    if spec.attach_console {
+        line.option("-chardev", format!("socket,id=console,path={CONSOLE_SOCKET},logfile={CONSOLE_LOG},logappend=on"));
+    } else {
+        line.option("-chardev", format!("file,id=console,path={CONSOLE_LOG},append=on"));
+    }
+    line.option("-serial", "chardev:console");
+    line.option("-device", "virtio-serial-pci");
+    line.option("-chardev", format!("socket,id=agent,path={AGENT_SOCKET}"));
+    line.option("-device", format!("virtserialport,chardev=agent,name={}", goldsmith_agent::PORT_NAME));
+}
+
+/// The disk's content is thrown away or sealed by a full copy, so the host need not write it out when the guest says so.
+fn disk(line: &mut Line, spec: &Spec) {
+    let file = json!({ "driver": "file", "filename": spec.disk, "discard": "unmap",
+                       "cache": { "direct": false, "no-flush": true } });
+    let node = json!({ "driver": "qcow2", "node-name": "disk", "file": file, "discard": "unmap",
+                       "detect-zeroes": "unmap", "cache": { "direct": false, "no-flush": true } });
+    line.option("-blockdev", node.to_string());
+    // A host whose disk is full stops the machine and says so, instead of telling the guest that its disk is broken.
+    line.option("-device", "virtio-blk-pci,drive=disk,bootindex=1,werror=stop,rerror=stop");
+}
+
+/// virtio-blk and not a CD-ROM: Debian's cloud kernel has no AHCI driver.
+fn seed_disk(line: &mut Line, seed: &PathBuf) {
+    let node = json!({ "driver": "raw", "node-name": "seed", "read-only": true,
+                       "file": { "driver": "file", "filename": seed } });
+    line.option("-blockdev", node.to_string());
+    line.option("-device", "virtio-blk-pci,drive=seed");
+}
+
+fn network(line: &mut Line, spec: &Spec) {
+    let mut user = "user,id=net".to_owned();
+    for forward in &spec.forwards {
+        user.push_str(&format!(",hostfwd=tcp:127.0.0.1:{}-:{}", forward.host, forward.guest));
+    }
+    line.option("-netdev", user);
+    // No boot ROM: nothing is ever booted from this network.
+    line.option("-device", format!("virtio-net-pci,netdev=net,mac={},romfile=", spec.mac));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Forward, Mac};
+    use super::*;
+
+    fn spec() -> Spec {
+        Spec {
+            accelerator: Accelerator::Tcg,
+            cpu_model: None,
+            cpus: 2,
+            memory: 1 << 30,
+            firmware: Firmware::Bios,
+            disk: "/store/runs/1/disk, with \"quotes\".qcow2".into(),
+            seed: Some("/store/runs/1/seed.img".into()),
+            mac: Mac([0x52, 0x54, 0, 1, 2, 3]),
+            forwards: Vec::new(),
+            attach_console: false,
+            paused: false,
+        }
+    }
+
+    fn shown(spec: &Spec, sandbox: bool) -> String {
+        let mut text = String::new();
+        for argument in arguments(spec, sandbox) {
+            text.push_str(if argument.starts_with('-') { "\n" } else { " " });
+            text.push_str(&argument);
+        }
+        text
+    }
+
+    #[test]
+    fn an_emulated_bios_machine() {
+        insta::assert_snapshot!(shown(&spec(), true), @r#"
+
+        -name goldsmith
+        -nodefaults
+        -no-user-config
+        -display none
+        -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
+        -machine q35,accel=tcg,vmport=off
+        -cpu qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+lahf-lm
+        -smp 2
+        -m 1024M
+        -rtc base=utc
+        -boot menu=off
+        -chardev socket,id=qmp,path=qmp.sock
+        -mon chardev=qmp,mode=control
+        -chardev file,id=console,path=console.log,append=on
+        -serial chardev:console
+        -device virtio-serial-pci
+        -chardev socket,id=agent,path=agent.sock
+        -device virtserialport,chardev=agent,name=org.goldsmith.agent.0
+        -blockdev {"driver":"qcow2","node-name":"disk","file":{"driver":"file","filename":"/store/runs/1/disk, with \"quotes\".qcow2","discard":"unmap","cache":{"direct":false,"no-flush":true}},"discard":"unmap","detect-zeroes":"unmap","cache":{"direct":false,"no-flush":true}}
+        -device virtio-blk-pci,drive=disk,bootindex=1,werror=stop,rerror=stop
+        -blockdev {"driver":"raw","node-name":"seed","read-only":true,"file":{"driver":"file","filename":"/store/runs/1/seed.img"}}
+        -device virtio-blk-pci,drive=seed
+        -netdev user,id=net
+        -device virtio-net-pci,netdev=net,mac=52:54:00:01:02:03,romfile=
+        -device virtio-rng-pci
+        -device pvpanic
+        "#);
+    }
+
+    #[test]
+    fn a_kvm_uefi_machine_for_a_person() {
+        let spec = Spec {
+            accelerator: Accelerator::Kvm,
+            firmware: Firmware::Uefi { code: "/fw/CODE.fd".into(), variables: "/fw/VARS.fd".into() },
+            forwards: vec![Forward { host: 8080, guest: 80 }],
+            attach_console: true,
+            paused: true,
+            seed: None,
+            ..spec()
+        };
+        insta::assert_snapshot!(shown(&spec, false), @r#"
+
+        -name goldsmith
+        -nodefaults
+        -no-user-config
+        -display none
+        -machine q35,accel=kvm,vmport=off
+        -cpu host
+        -smp 2
+        -m 1024M
+        -rtc base=utc
+        -boot menu=off
+        -blockdev {"driver":"raw","node-name":"flash0","read-only":true,"file":{"driver":"file","filename":"/fw/CODE.fd"}}
+        -blockdev {"driver":"raw","node-name":"flash1","read-only":false,"file":{"driver":"file","filename":"uefi-variables.fd"}}
+        -machine pflash0=flash0,pflash1=flash1
+        -chardev socket,id=qmp,path=qmp.sock
+        -mon chardev=qmp,mode=control
+        -chardev socket,id=console,path=console.sock,logfile=console.log,logappend=on
+        -serial chardev:console
+        -device virtio-serial-pci
+        -chardev socket,id=agent,path=agent.sock
+        -device virtserialport,chardev=agent,name=org.goldsmith.agent.0
+        -blockdev {"driver":"qcow2","node-name":"disk","file":{"driver":"file","filename":"/store/runs/1/disk, with \"quotes\".qcow2","discard":"unmap","cache":{"direct":false,"no-flush":true}},"discard":"unmap","detect-zeroes":"unmap","cache":{"direct":false,"no-flush":true}}
+        -device virtio-blk-pci,drive=disk,bootindex=1,werror=stop,rerror=stop
+        -netdev user,id=net,hostfwd=tcp:127.0.0.1:8080-:80
+        -device virtio-net-pci,netdev=net,mac=52:54:00:01:02:03,romfile=
+        -device virtio-rng-pci
+        -device pvpanic
+        -S
+        "#);
+    }
+}

@@ -1,0 +1,161 @@
+//! Keeping guests away from the host.
+//!
+//! QEMU's user network gives a guest the host's loopback at 10.0.2.2 and lets it reach whatever the host reaches, the
+//! cloud's metadata service at 169.254.169.254 included, which hands out the runner's own credentials. So QEMU runs in a
+//! network namespace of its own, connected by `pasta` (passt.top), which needs no root:
+//!
+//! ```text
+//!   guest ── QEMU's user network ── namespace ── pasta's tap ── pasta ── host's sockets ── outside
+//!                                   │ its own, empty loopback
+//!                                   └ prohibit 169.254.0.0/16
+//! ```
+//!
+//! By default `pasta` forwards ports of both loopbacks; the flags below switch all of that off. It refuses to run as
+//! root, so root first enters a user namespace in which it has another number.
+
+use std::path::Path;
+
+use fs_err as fs;
+
+use crate::host::process::{self, Program};
+
+/// Whether guests are kept from the host, and if not, why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Isolation {
+    /// They are.
+    Isolated(Launcher),
+    /// They are not; QEMU runs in the host's network.
+    Open {
+        /// Why.
+        reason: String,
+        /// What would mend it.
+        mend: String,
+    },
+}
+
+/// Starts programs in a network namespace of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launcher {
+    as_root: bool,
+    resolver: Option<&'static str>,
+}
+
+/// Networks that no guest has any business with: link-local addresses, where clouds answer with the machine's identity,
+/// and the address that AWS uses for the same with IPv6.
+const PROHIBITED: [&str; 2] = ["169.254.0.0/16", "fd00:ec2::254/128"];
+
+/// Where systemd-resolved writes the real servers, when `/etc/resolv.conf` names only its own stub on loopback.
+const UPSTREAM_RESOLVER: &str = "/run/systemd/resolve/resolv.conf";
+
+/// Prepares the namespace, then becomes the program. IPv6 may be absent, IPv4's route may not.
+const INSIDE: &str = r#"set -e
+ip route add prohibit "$1"
+ip -6 route add prohibit "$2" 2>/dev/null || true
+if [ -n "$3" ]; then mount --bind "$3" /etc/resolv.conf; fi
+shift 3
+exec setpriv --pdeathsig KILL -- "$@""#;
+
+impl Isolation {
+    /// Finds out whether this host can isolate guests, by doing it.
+    pub async fn find() -> Self {
+        for (program, package) in
+            [("pasta", "passt"), ("ip", "iproute2"), ("setpriv", "util-linux"), ("unshare", "util-linux")]
+        {
+            if process::find(program).is_none() {
+                let reason = format!("`{program}` is not installed");
+                return Self::Open { reason, mend: format!("install the package {package}") };
+            }
+        }
+        let launcher = Launcher { as_root: rustix::process::geteuid().is_root(), resolver: loopback_resolver() };
+        match launcher.wrap(&Program::new("true")).run().await {
+            Ok(()) => Self::Isolated(launcher),
+            Err(error) => Self::explain(&error),
+        }
+    }
+
+    fn explain(error: &process::Error) -> Self {
+        let text = error.to_string();
+        let (reason, mend) = if text.contains("tun socket") {
+            ("/dev/net/tun can't be opened by this user", "sudo chmod 0666 /dev/net/tun")
+        } else if text.contains("uid_map")
+            || text.contains("user namespace")
+            || text.contains("Operation not permitted")
+        {
+            (
+                "this host does not let this user make user namespaces",
+                "sudo sysctl kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0",
+            )
+        } else {
+            (text.as_str(), "run the command by hand to see more")
+        };
+        Self::Open { reason: reason.to_owned(), mend: mend.to_owned() }
+    }
+
+    /// A program as it has to be started.
+    pub fn wrap(&self, program: &Program) -> Program {
+        match self {
+            Self::Isolated(launcher) => launcher.wrap(program),
+            Self::Open { .. } => program.clone(),
+        }
+    }
+
+    /// Whether guests are kept from the host.
+    pub fn is_isolated(&self) -> bool {
+        matches!(self, Self::Isolated(_))
+    }
+}
+
+impl Launcher {
+    fn wrap(&self, program: &Program) -> Program {
+        let mut words: Vec<&str> = Vec::new();
+        if self.as_root {
+            words.extend(["unshare", "--user", "--map-user=65533", "--map-group=65533", "--"]);
+        }
+        words.extend(["pasta", "--foreground", "--quiet", "--config-net", "--no-map-gw"]);
+        words.extend(["--tcp-ports", "none", "--udp-ports", "none", "--tcp-ns", "none", "--udp-ns", "none", "--"]);
+        if self.resolver.is_some() {
+            words.extend(["unshare", "--mount", "--"]);
+        }
+        let [v4, v6] = PROHIBITED;
+        words.extend(["sh", "-c", INSIDE, "sh", v4, v6, self.resolver.unwrap_or_default()]);
+        program.behind(&words)
+    }
+}
+
+/// The file to use instead, when every server of `/etc/resolv.conf` is on the host's loopback and so out of reach.
+fn loopback_resolver() -> Option<&'static str> {
+    let is_local = only_loopback(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
+    (is_local && Path::new(UPSTREAM_RESOLVER).exists()).then_some(UPSTREAM_RESOLVER)
+}
+
+fn only_loopback(resolv_conf: &str) -> bool {
+    let mut servers = resolv_conf.lines().filter_map(|line| line.strip_prefix("nameserver")).map(str::trim).peekable();
+    servers.peek().is_some() && servers.all(|server| server.starts_with("127.") || server == "::1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stub_resolver_is_recognised() {
+        assert!(only_loopback("# stub\nnameserver 127.0.0.53\noptions edns0\n"));
+        assert!(!only_loopback("nameserver 127.0.0.1\nnameserver 192.0.2.1\n"));
+        assert!(!only_loopback("search example\n"));
+    }
+
+    #[tokio::test]
+    async fn an_isolated_program_reaches_neither_loopback_nor_metadata() {
+        let isolation = Isolation::find().await;
+        let Isolation::Isolated(_) = &isolation else { panic!("{isolation:?}") };
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // bash's own /dev/tcp, so that no client has to be installed.
+        let connect = Program::new("bash").arg("-c").arg(format!("exec 3<>/dev/tcp/127.0.0.1/{port}"));
+        let (isolated, open) = (isolation.wrap(&connect).run().await, connect.run().await);
+        assert!(isolated.is_err() && open.is_ok(), "{isolated:?} {open:?}");
+        let route = Program::new("ip").args(["route", "get", "169.254.169.254"]);
+        let error = isolation.wrap(&route).run().await.unwrap_err().to_string();
+        assert!(error.contains("Permission denied") || error.contains("prohibit"), "{error}");
+    }
+}
