@@ -5,6 +5,7 @@
 //! stands below it.
 
 pub mod disk;
+pub mod document;
 pub mod guest;
 pub mod host;
 pub mod machine;

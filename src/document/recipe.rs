@@ -1,0 +1,583 @@
+//! Recipes: a parent image, components, and what the machine and the disk should be.
+//!
+//! The names of `CreateImageRecipe` are taken, so the input of `aws imagebuilder create-image-recipe --cli-input-json`
+//! is a recipe; beside them stand short forms for people. A field that is accepted has an effect; one that has none is
+//! an error or, where it only describes AWS's own hardware, a warning.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::decode::{Fields, Reader, Spanned, Strictness};
+use super::diagnostic::Report;
+use super::size::Size;
+use super::syntax::{self, Node, Source, Value};
+use crate::store::version::{ImageName, VersionRequest};
+
+/// A recipe.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    /// Where it came from.
+    pub source: Arc<Source>,
+    /// The image's name.
+    pub name: ImageName,
+    /// The image's version.
+    pub version: VersionRequest,
+    /// What it is for.
+    pub description: Option<String>,
+    /// What it begins with, as the user wrote it.
+    pub parent: Spanned<String>,
+    /// SHA-256 that a parent given by its address has to have.
+    pub parent_checksum: Option<Spanned<String>>,
+    /// Size of the disk, if larger than the parent's.
+    pub disk: Option<Spanned<Size>>,
+    /// The machine.
+    pub machine: MachineWishes,
+    /// Files of the recipe's own, copied before the first component.
+    pub files: Vec<FileCopy>,
+    /// The components, in order.
+    pub components: Vec<ComponentUse>,
+    /// Folder in the guest in which steps run.
+    pub working_directory: String,
+    /// What the site's network needs while building.
+    pub network: NetworkWishes,
+    /// Units that may fail without failing the test.
+    pub allowed_failed_units: Vec<String>,
+    /// The user's labels.
+    pub tags: Vec<(String, String)>,
+}
+
+/// What a recipe or a base image says of the machine; what it does not say, the parent or goldsmith decides.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MachineWishes {
+    /// Number of processors.
+    pub cpus: Option<u32>,
+    /// Memory.
+    pub memory: Option<Size>,
+    /// Firmware.
+    pub firmware: Option<FirmwareKind>,
+    /// QEMU's name of a processor.
+    pub cpu: Option<String>,
+    /// How long the agent may take to greet after power-on.
+    pub boot_timeout: Option<Duration>,
+}
+
+impl MachineWishes {
+    /// These wishes, and where there are none, others.
+    #[must_use]
+    pub fn or(&self, other: &Self) -> Self {
+        Self {
+            cpus: self.cpus.or(other.cpus),
+            memory: self.memory.or(other.memory),
+            firmware: self.firmware.or(other.firmware),
+            cpu: self.cpu.clone().or_else(|| other.cpu.clone()),
+            boot_timeout: self.boot_timeout.or(other.boot_timeout),
+        }
+    }
+}
+
+/// A kind of firmware.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirmwareKind {
+    /// BIOS.
+    Bios,
+    /// UEFI.
+    Uefi,
+}
+
+/// A file or folder of the recipe's own.
+#[derive(Debug, Clone)]
+pub struct FileCopy {
+    /// On the host, relative to the recipe.
+    pub source: Spanned<PathBuf>,
+    /// In the guest; with a slash at its end a folder to put it into.
+    pub destination: Spanned<String>,
+    /// Owner and perhaps group: `user` or `user:group`.
+    pub owner: Option<String>,
+    /// Permissions of files.
+    pub mode: Option<u32>,
+}
+
+/// A component as a recipe uses it.
+#[derive(Debug, Clone)]
+pub struct ComponentUse {
+    /// A path, a name with or without a version, or an ARN.
+    pub reference: Spanned<String>,
+    /// Values of its parameters.
+    pub parameters: Vec<(Spanned<String>, Spanned<String>)>,
+}
+
+/// What a site's network needs while building, as written.
+#[derive(Debug, Clone, Default)]
+pub struct NetworkWishes {
+    /// A proxy's address, or `host` for the host's own proxy variables.
+    pub proxy: Option<Spanned<String>>,
+    /// Hosts to reach without it, as in `no_proxy`.
+    pub no_proxy: Option<String>,
+    /// A file with a certificate, relative to the recipe.
+    pub ca_certificate: Option<Spanned<PathBuf>>,
+    /// Package repositories' addresses and what to use instead.
+    pub mirrors: Vec<(Spanned<String>, Spanned<String>)>,
+    /// Whether guests may reach the host's loopback and link-local addresses.
+    pub open: bool,
+}
+
+const FIELDS: [&str; 18] = [
+    "name",
+    "version",
+    "semanticVersion",
+    "description",
+    "parentImage",
+    "parentChecksum",
+    "disk",
+    "machine",
+    "files",
+    "components",
+    "workingDirectory",
+    "network",
+    "test",
+    "tags",
+    "amiTags",
+    "blockDeviceMappings",
+    "additionalInstanceConfiguration",
+    "clientToken",
+];
+
+/// The longest path that the API takes for a working directory.
+const MAX_WORKING_DIRECTORY: usize = 1024;
+
+/// Reads a recipe; with it come warnings.
+pub fn decode(source: &Arc<Source>) -> Result<(Recipe, Report), Report> {
+    let root = syntax::parse(source)?;
+    let reader = Reader::new(source.clone(), Strictness::Compat);
+    let recipe = recipe(&reader, &root);
+    reader.finish(recipe)
+}
+
+fn recipe(reader: &Reader, root: &Node) -> Option<Recipe> {
+    let mut fields = reader.map(root, "a recipe")?;
+    let name = fields.require("name").and_then(|node| reader.parse(node, "name"));
+    let version = fields.either("version", "semanticVersion");
+    if version.is_none() {
+        fields.missing("version");
+    }
+    let version = version.and_then(|node| reader.parse(node, "version"));
+    let parent = fields.require("parentImage").and_then(|node| reader.text(node, "parentImage"));
+    let parent_checksum = fields.get("parentChecksum").and_then(|node| checksum(reader, node));
+    let description = fields.text("description").map(|text| text.value);
+    let disk = disk(reader, &mut fields);
+    let machine = fields.get("machine").map(|node| machine(reader, node)).unwrap_or_default();
+    let files = fields.get("files").map(|node| files(reader, node)).unwrap_or_default();
+    let components = fields.get("components").map(|node| components(reader, node)).unwrap_or_default();
+    let network = fields.get("network").map(|node| network(reader, node)).unwrap_or_default();
+    let allowed_failed_units = fields.get("test").map(|node| test(reader, node)).unwrap_or_default();
+    let working_directory = working_directory(reader, &mut fields);
+    let mut tags = fields.get("tags").map(|node| labels(reader, node, "tags")).unwrap_or_default();
+    tags.extend(fields.get("amiTags").map(|node| labels(reader, node, "amiTags")).unwrap_or_default());
+    instance_configuration(reader, &mut fields);
+    // It makes a repeated API call one call, and there is no call here.
+    let _token = fields.get("clientToken");
+    fields.finish(&FIELDS);
+    Some(Recipe {
+        source: reader.source.clone(),
+        name: name?.value,
+        version: version?.value,
+        description,
+        parent: parent?,
+        parent_checksum,
+        disk,
+        machine,
+        files,
+        components,
+        working_directory,
+        network,
+        allowed_failed_units,
+        tags,
+    })
+}
+
+fn checksum(reader: &Reader, node: &Node) -> Option<Spanned<String>> {
+    let text = reader.text(node, "parentChecksum")?;
+    let digits = text.value.strip_prefix("sha256:").unwrap_or(&text.value);
+    if digits.len() == 64 && digits.chars().all(|c| c.is_ascii_hexdigit()) {
+        return Some(Spanned { value: digits.to_lowercase(), span: text.span });
+    }
+    reader.error(&text.span, "a checksum is `sha256:` and 64 hexadecimal digits");
+    None
+}
+
+fn disk(reader: &Reader, fields: &mut Fields<'_>) -> Option<Spanned<Size>> {
+    let disk = fields.get("disk").and_then(|node| reader.parse::<Size>(node, "disk"));
+    let mapped = fields.get("blockDeviceMappings").and_then(|node| mapped_size(reader, node));
+    if let (Some(_), Some(mapped)) = (&disk, &mapped) {
+        reader.error(&mapped.span, "`disk` and `volumeSize` mean the same; give one of them");
+    }
+    disk.or(mapped)
+}
+
+/// The root volume's size out of `blockDeviceMappings`, in whole GiB as the API has it.
+fn mapped_size(reader: &Reader, node: &Node) -> Option<Spanned<Size>> {
+    const EBS_FIELDS: [&str; 9] = [
+        "volumeSize",
+        "volumeType",
+        "iops",
+        "throughput",
+        "deleteOnTermination",
+        "encrypted",
+        "kmsKeyId",
+        "snapshotId",
+        "volumeInitializationRate",
+    ];
+    let mappings = reader.list(node, "blockDeviceMappings")?;
+    if let Some(second) = mappings.get(1) {
+        reader.error(&second.span, "an image has one disk here");
+    }
+    let mut mapping = reader.map(mappings.first()?, "a block device mapping")?;
+    let _name = mapping.get("deviceName");
+    mapping.refuse(&["virtualName", "noDevice"], "has no meaning for an image's only disk");
+    let ebs = mapping.get("ebs");
+    mapping.finish(&["deviceName", "ebs"]);
+    let mut ebs = reader.map(ebs?, "`ebs`")?;
+    for about_hardware in ["volumeType", "iops", "throughput", "deleteOnTermination", "volumeInitializationRate"] {
+        if let Some(node) = ebs.get(about_hardware) {
+            reader.warning(&node.span, format!("`{about_hardware}` describes AWS's hardware and has no effect here"));
+        }
+    }
+    if let Some(node) = ebs.get("encrypted")
+        && reader.boolean(node, "encrypted") == Some(true)
+    {
+        reader.warning(&node.span, "`encrypted` describes AWS's storage; the disk here is not encrypted");
+    }
+    ebs.refuse(&["kmsKeyId", "snapshotId"], "names something in AWS that can't be used here");
+    let size = ebs.get("volumeSize");
+    ebs.finish(&EBS_FIELDS);
+    let size = size?;
+    let gib = reader.integer(size, "volumeSize")?;
+    match u64::try_from(gib).ok().filter(|gib| (1..=16_000).contains(gib)) {
+        Some(gib) => Some(Spanned { value: Size(gib << 30), span: size.span.clone() }),
+        None => {
+            reader.error(&size.span, "`volumeSize` is a number of GiB from 1 to 16000");
+            None
+        }
+    }
+}
+
+/// What a recipe or base image says of its machine.
+pub(super) fn machine(reader: &Reader, node: &Node) -> MachineWishes {
+    let Some(mut fields) = reader.map(node, "`machine`") else { return MachineWishes::default() };
+    let mut number = |name: &'static str, most: u32| {
+        let node = fields.get(name)?;
+        let number = reader.integer(node, name)?;
+        let number = u32::try_from(number).ok().filter(|number| (1..=most).contains(number));
+        if number.is_none() {
+            reader.error(&node.span, format!("`{name}` is a number from 1 to {most}"));
+        }
+        number
+    };
+    let (cpus, boot_timeout) = (number("cpus", 256), number("bootTimeoutSeconds", 24 * 3600));
+    let memory = fields.get("memory").and_then(|node| memory(reader, node));
+    let firmware = fields.get("firmware").and_then(|node| firmware(reader, node));
+    let cpu = fields.text("cpu").map(|text| text.value);
+    fields.finish(&["cpus", "memory", "firmware", "cpu", "bootTimeoutSeconds"]);
+    let boot_timeout = boot_timeout.map(|seconds| Duration::from_secs(seconds.into()));
+    MachineWishes { cpus, memory, firmware, cpu, boot_timeout }
+}
+
+fn memory(reader: &Reader, node: &Node) -> Option<Size> {
+    const LEAST: Size = Size(64 << 20);
+    let size = reader.parse::<Size>(node, "memory")?;
+    if size.value >= LEAST && size.value.0.is_multiple_of(1 << 20) {
+        return Some(size.value);
+    }
+    reader.error(&size.span, format!("`memory` is at least {LEAST} and a whole number of MiB"));
+    None
+}
+
+fn firmware(reader: &Reader, node: &Node) -> Option<FirmwareKind> {
+    let text = reader.text(node, "firmware")?;
+    match text.value.as_str() {
+        "bios" => Some(FirmwareKind::Bios),
+        "uefi" => Some(FirmwareKind::Uefi),
+        other => {
+            reader.error(&text.span, format!("`firmware` is bios or uefi, not `{other}`"));
+            None
+        }
+    }
+}
+
+fn files(reader: &Reader, node: &Node) -> Vec<FileCopy> {
+    let items = reader.list(node, "files").unwrap_or_default();
+    items.iter().filter_map(|item| file(reader, item)).collect()
+}
+
+fn file(reader: &Reader, node: &Node) -> Option<FileCopy> {
+    let mut fields = reader.map(node, "an item of `files`")?;
+    let source = fields.require("source").and_then(|node| reader.text(node, "source"));
+    let destination = fields.require("destination").and_then(|node| absolute(reader, node, "destination"));
+    let owner = fields.text("owner").map(|text| text.value);
+    let mode = fields.get("mode").and_then(|node| mode(reader, node));
+    fields.finish(&["source", "destination", "owner", "mode"]);
+    let source = source?;
+    if let Some(problem) = leaves_folder(Path::new(&source.value)) {
+        reader.error(&source.span, format!("`source` {problem}"));
+    }
+    Some(FileCopy {
+        source: Spanned { value: source.value.into(), span: source.span },
+        destination: destination?,
+        owner,
+        mode,
+    })
+}
+
+/// A recipe is a document from outside: it must not have any file of the host copied into a guest.
+fn leaves_folder(path: &Path) -> Option<&'static str> {
+    use std::path::Component;
+    let mut depth = 0_usize;
+    for component in path.components() {
+        match component {
+            Component::Normal(_) => depth += 1,
+            Component::CurDir => {}
+            Component::ParentDir => match depth.checked_sub(1) {
+                Some(up) => depth = up,
+                None => return Some("leaves the recipe's folder; files come from beside the recipe or below"),
+            },
+            _ => return Some("is absolute; files come from beside the recipe or below"),
+        }
+    }
+    None
+}
+
+fn absolute(reader: &Reader, node: &Node, what: &str) -> Option<Spanned<String>> {
+    let text = reader.text(node, what)?;
+    if text.value.starts_with('/') {
+        return Some(text);
+    }
+    reader.error(&text.span, format!("`{what}` is an absolute path in the guest"));
+    None
+}
+
+fn mode(reader: &Reader, node: &Node) -> Option<u32> {
+    let text = reader.text(node, "mode")?;
+    let mode = octal(&text.value);
+    if mode.is_none() {
+        reader.error(&text.span, format!("`{}` is no mode: octal digits such as 0644", text.value));
+    }
+    mode
+}
+
+/// Permissions in octal digits, with or without a leading zero.
+pub fn octal(text: &str) -> Option<u32> {
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    u32::from_str_radix(digits, 8).ok().filter(|&mode| mode <= 0o7777)
+}
+
+fn components(reader: &Reader, node: &Node) -> Vec<ComponentUse> {
+    /// The service's quota, which can be raised there; here it only keeps a runaway document in bounds.
+    const MOST: usize = 200;
+    let items = reader.list(node, "components").unwrap_or_default();
+    if items.len() > MOST {
+        reader.error(&node.span, format!("a recipe has at most {MOST} components"));
+    }
+    items.iter().filter_map(|item| component(reader, item)).collect()
+}
+
+fn component(reader: &Reader, node: &Node) -> Option<ComponentUse> {
+    if let Value::Scalar(_) = node.value {
+        return Some(ComponentUse { reference: reader.text(node, "component")?, parameters: Vec::new() });
+    }
+    let mut fields = reader.map(node, "a component of a recipe")?;
+    let reference = fields.either("component", "componentArn");
+    if reference.is_none() {
+        fields.missing("component");
+    }
+    let reference = reference.and_then(|node| reader.text(node, "component"));
+    let parameters = fields.get("parameters").map(|node| parameters(reader, node)).unwrap_or_default();
+    fields.finish(&["component", "componentArn", "parameters"]);
+    Some(ComponentUse { reference: reference?, parameters })
+}
+
+/// A map of names and values, or the API's list of `{name, value: [text]}`.
+fn parameters(reader: &Reader, node: &Node) -> Vec<(Spanned<String>, Spanned<String>)> {
+    if let Value::Mapping(_) = node.value {
+        return labels_with_spans(reader, node, "parameters");
+    }
+    let mut parameters = Vec::new();
+    for item in reader.list(node, "parameters").unwrap_or_default() {
+        let Some(mut fields) = reader.map(item, "a parameter") else { continue };
+        let name = fields.require("name").and_then(|node| reader.text(node, "name"));
+        let value = fields.require("value");
+        fields.finish(&["name", "value"]);
+        let value = value.and_then(|node| match &node.value {
+            Value::Sequence(values) if values.len() == 1 => reader.text(&values[0], "value"),
+            Value::Sequence(_) => {
+                reader.error(&node.span, "`value` is a list with one text");
+                None
+            }
+            _ => reader.text(node, "value"),
+        });
+        parameters.extend(name.zip(value));
+    }
+    parameters
+}
+
+fn labels_with_spans(reader: &Reader, node: &Node, what: &'static str) -> Vec<(Spanned<String>, Spanned<String>)> {
+    let Some(fields) = reader.map(node, what) else { return Vec::new() };
+    let entries = fields.all().into_iter();
+    entries.filter_map(|(key, value)| Some((key, reader.text(value, what)?))).collect()
+}
+
+fn labels(reader: &Reader, node: &Node, what: &'static str) -> Vec<(String, String)> {
+    labels_with_spans(reader, node, what).into_iter().map(|(key, value)| (key.value, value.value)).collect()
+}
+
+fn network(reader: &Reader, node: &Node) -> NetworkWishes {
+    let Some(mut fields) = reader.map(node, "`network`") else { return NetworkWishes::default() };
+    let proxy = fields.text("proxy");
+    let no_proxy = fields.text("noProxy").map(|text| text.value);
+    let ca_certificate = fields.text("caCertificate");
+    if let Some(path) = &ca_certificate
+        && let Some(problem) = leaves_folder(Path::new(&path.value))
+    {
+        reader.error(&path.span, format!("`caCertificate` {problem}"));
+    }
+    let mirrors = fields.get("mirrors").map(|node| labels_with_spans(reader, node, "mirrors")).unwrap_or_default();
+    let mode = fields.text("mode");
+    fields.finish(&["proxy", "noProxy", "caCertificate", "mirrors", "mode"]);
+    let open = match mode {
+        Some(mode) if mode.value == "open" => true,
+        Some(mode) if mode.value != "isolated" => {
+            reader.error(&mode.span, format!("`mode` is isolated or open, not `{}`", mode.value));
+            false
+        }
+        _ => false,
+    };
+    let ca_certificate = ca_certificate.map(|path| Spanned { value: path.value.into(), span: path.span });
+    NetworkWishes { proxy, no_proxy, ca_certificate, mirrors, open }
+}
+
+fn test(reader: &Reader, node: &Node) -> Vec<String> {
+    let Some(mut fields) = reader.map(node, "`test`") else { return Vec::new() };
+    let units = fields.get("allowFailedUnits").and_then(|node| reader.texts(node, "allowFailedUnits"));
+    fields.finish(&["allowFailedUnits"]);
+    units.unwrap_or_default().into_iter().map(|unit| unit.value).collect()
+}
+
+fn working_directory(reader: &Reader, fields: &mut Fields<'_>) -> String {
+    let folder = fields.get("workingDirectory").and_then(|node| absolute(reader, node, "workingDirectory"));
+    let Some(folder) = folder else { return "/tmp".to_owned() };
+    if folder.value.len() > MAX_WORKING_DIRECTORY {
+        reader.error(&folder.span, format!("a working directory has at most {MAX_WORKING_DIRECTORY} characters"));
+    }
+    match folder.value.trim_end_matches('/') {
+        "" => "/".to_owned(),
+        trimmed => trimmed.to_owned(),
+    }
+}
+
+/// There is no Systems Manager agent here to remove, so both answers to that question are kept.
+fn instance_configuration(reader: &Reader, fields: &mut Fields<'_>) {
+    let Some(node) = fields.get("additionalInstanceConfiguration") else { return };
+    let Some(mut configuration) = reader.map(node, "`additionalInstanceConfiguration`") else { return };
+    let _agent = configuration.get("systemsManagerAgent");
+    configuration.refuse(&["userDataOverride"], "is not supported by this version of goldsmith; use a component");
+    configuration.finish(&["systemsManagerAgent"]);
+}
+
+/// Where in a recipe a range stands, for errors found after decoding.
+pub fn place(recipe: &Recipe, span: &Range<usize>) -> String {
+    let position = recipe.source.position(span.start);
+    format!("{}:{}:{}", recipe.source.name, position.line, position.column)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(text: &str) -> String {
+        match decode(&Source::new("r.yaml", text)) {
+            Ok((_, warnings)) => format!("valid\n{warnings}"),
+            Err(report) => report.to_string(),
+        }
+    }
+
+    #[test]
+    fn the_short_form() {
+        let text = "
+name: nginx
+version: 1.0.x
+parentImage: debian-12-minimal
+disk: 4GiB
+machine: { cpus: 2, memory: 1GiB, firmware: uefi }
+files:
+  - { source: files/site, destination: /srv/, owner: 'www-data:www-data', mode: 0644 }
+components:
+  - update-linux/x.x.x
+  - component: ./install-nginx.yaml
+    parameters: { port: 8080 }
+test: { allowFailedUnits: [x.service] }
+network: { proxy: host, mirrors: { 'http://a/debian': 'http://b/debian' } }
+";
+        let (recipe, warnings) = decode(&Source::new("r.yaml", text)).unwrap();
+        assert_eq!(warnings.to_string(), "");
+        assert_eq!(recipe.components[1].parameters[0].1.value, "8080");
+        assert_eq!(recipe.files[0].mode, Some(0o644));
+        assert_eq!(recipe.machine.firmware, Some(FirmwareKind::Uefi));
+        assert_eq!(recipe.working_directory, "/tmp");
+    }
+
+    #[test]
+    fn the_input_of_the_aws_command_line() {
+        let text = r#"{
+  "name": "nginx", "semanticVersion": "1.0.0", "description": "x",
+  "parentImage": "arn:aws:imagebuilder:us-east-1:aws:image/ubuntu-server-24-lts-x86/x.x.x",
+  "components": [
+    { "componentArn": "arn:aws:imagebuilder:us-east-1:aws:component/update-linux/x.x.x",
+      "parameters": [{ "name": "port", "value": ["80"] }] }
+  ],
+  "blockDeviceMappings": [{ "deviceName": "/dev/xvda", "ebs": { "volumeSize": 8, "volumeType": "gp3" } }],
+  "additionalInstanceConfiguration": { "systemsManagerAgent": { "uninstallAfterBuild": true } },
+  "workingDirectory": "/var/tmp/", "tags": { "team": "web" }, "clientToken": "abc"
+}"#;
+        let (recipe, warnings) = decode(&Source::new("r.json", text)).unwrap();
+        insta::assert_snapshot!(warnings, @"r.json:8:96: warning: `volumeType` describes AWS's hardware and has no effect here");
+        assert_eq!(recipe.disk.unwrap().value, Size(8 << 30));
+        assert_eq!(recipe.components[0].parameters[0].1.value, "80");
+        assert_eq!(recipe.working_directory, "/var/tmp");
+    }
+
+    #[test]
+    fn all_errors_at_once_each_with_its_place() {
+        let text = "
+name: a/b
+semanticVersion: 1.x.0
+parent: debian
+disk: 4
+machine: { cpus: 0, memory: 1MiB, firmware: efi, cores: 2 }
+files: [{ source: ../../etc/shadow, destination: etc, mode: 9 }, { source: /etc/shadow, destination: /x }]
+components: [{ name: x }, { component: y, parameters: [{ name: p, value: [a, b] }] }]
+network: { mode: closed }
+cache: { maxAge: 7d }
+";
+        insta::assert_snapshot!(problems(text), @"
+        r.yaml:2:1: error: a recipe needs the field `parentImage`
+        r.yaml:2:7: error: `a/b` is no image name: 3 to 128 letters, digits, hyphens, underscores or inner spaces
+        r.yaml:3:18: error: `1.x.0` is no version: what follows an x has to be an x
+        r.yaml:4:1: error: a recipe has no field `parent` (did you mean `parentImage`?)
+        r.yaml:5:7: error: `4` is no size: a whole number with a unit such as 512MiB or 4GiB is needed
+        r.yaml:6:18: error: `cpus` is a number from 1 to 256
+        r.yaml:6:29: error: `memory` is at least 64MiB and a whole number of MiB
+        r.yaml:6:45: error: `firmware` is bios or uefi, not `efi`
+        r.yaml:6:50: error: `machine` has no field `cores`
+        r.yaml:7:19: error: `source` leaves the recipe's folder; files come from beside the recipe or below
+        r.yaml:7:50: error: `destination` is an absolute path in the guest
+        r.yaml:7:61: error: `9` is no mode: octal digits such as 0644
+        r.yaml:7:76: error: `source` is absolute; files come from beside the recipe or below
+        r.yaml:8:14: error: a component of a recipe needs the field `component`
+        r.yaml:8:16: error: a component of a recipe has no field `name`
+        r.yaml:8:74: error: `value` is a list with one text
+        r.yaml:9:18: error: `mode` is isolated or open, not `closed`
+        r.yaml:10:1: error: a recipe has no field `cache`
+        ");
+    }
+}

@@ -1,0 +1,57 @@
+//! Components and base images that goldsmith brings along, so that it works from any folder.
+
+use std::sync::Arc;
+
+use super::syntax::Source;
+use crate::store::version::{Version, VersionPattern};
+
+/// A component that goldsmith brings along.
+#[derive(Debug, Clone, Copy)]
+pub struct Component {
+    /// Its name.
+    pub name: &'static str,
+    /// Its version.
+    pub version: Version,
+    text: &'static str,
+}
+
+const fn component(name: &'static str, text: &'static str) -> Component {
+    Component { name, version: Version { major: 1, minor: 0, patch: 0 }, text }
+}
+
+macro_rules! file {
+    ($path:literal) => {
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/", $path))
+    };
+}
+
+/// All of them, by name.
+pub static COMPONENTS: [Component; 6] = [
+    component("harden-ssh", file!("components/harden-ssh.yaml")),
+    component("install-nginx", file!("components/install-nginx.yaml")),
+    component("reboot-linux", file!("components/reboot-linux.yaml")),
+    component("reboot-test-linux", file!("components/reboot-test-linux.yaml")),
+    component("simple-boot-test-linux", file!("components/simple-boot-test-linux.yaml")),
+    component("update-linux", file!("components/update-linux.yaml")),
+];
+
+/// Base images by name.
+pub static BASE_IMAGES: [(&str, &str); 1] = [("debian-12-minimal", file!("base-images/debian-12-minimal.yaml"))];
+
+impl Component {
+    /// Its document.
+    pub fn source(&self) -> Arc<Source> {
+        Source::new(format!("components/{}.yaml (shipped)", self.name), self.text)
+    }
+}
+
+/// The newest shipped component of a name and version.
+pub fn find_component(name: &str, version: VersionPattern) -> Option<&'static Component> {
+    COMPONENTS.iter().find(|component| component.name == name && version.matches(component.version))
+}
+
+/// A shipped base image's description.
+pub fn find_base_image(name: &str) -> Option<Arc<Source>> {
+    let (name, text) = BASE_IMAGES.iter().find(|(known, _)| *known == name)?;
+    Some(Source::new(format!("base-images/{name}.yaml (shipped)"), *text))
+}
