@@ -4,9 +4,11 @@
 //! sealed bytes in a test VM, and exports them. The modules stand here in the order of that way, each using only what
 //! stands below it.
 
+pub mod component;
 pub mod disk;
 pub mod document;
 pub mod guest;
 pub mod host;
 pub mod machine;
+pub mod parent;
 pub mod store;

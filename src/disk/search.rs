@@ -48,6 +48,13 @@ pub fn find<'a>(disk: &Path, needles: &[&'a str]) -> io::Result<Vec<&'a str>> {
     Ok(found)
 }
 
+/// Whether a disk is a stand-alone qcow2 of the kind that this module can search: not compressed with zstd, for
+/// instance.
+pub fn is_readable(disk: &Path) -> bool {
+    let opened = File::open(StorageOpenOptions::new().filename(disk));
+    opened.and_then(|storage| Qcow2::<File>::builder(storage).open(DenyImplicitOpenGate::default())).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;

@@ -125,11 +125,7 @@ impl Guest {
     /// Waits for the agent of this boot.
     async fn greeted(&self, deadline: Duration) -> Result<Hello, Error> {
         let hello = self.unless_ended(async { Ok(tokio::time::timeout(deadline, self.agent.hello()).await) }).await?;
-        let Ok(hello) = hello else {
-            let (sign, console) = self.evidence();
-            return Err(Error::AgentSilent { after: deadline, sign, console });
-        };
-        let hello = hello?;
+        let hello = hello.map_err(|_| self.silent(deadline))??;
         tracing::debug!(?hello, "the agent is here");
         Ok(hello)
     }
@@ -190,13 +186,18 @@ impl Guest {
     /// Waits until the guest, which is restarting by itself, is back.
     pub async fn restarted(&self, before: &Hello, deadline: Duration) -> Result<(), Error> {
         let another = async { Ok(tokio::time::timeout(deadline, self.agent.hello_after(&before.boot_id)).await) };
-        match self.unless_ended(another).await? {
-            Ok(hello) => hello.map(drop),
-            Err(_) => {
-                let (sign, console) = self.evidence();
-                Err(Error::AgentSilent { after: deadline, sign, console })
-            }
-        }
+        self.unless_ended(another).await?.map_err(|_| self.silent(deadline))?.map(drop)
+    }
+
+    /// Waits until an agent is attached again, after one was lost.
+    pub async fn reattached(&self, deadline: Duration) -> Result<(), Error> {
+        self.greeted(deadline).await.map(drop)
+    }
+
+    /// What to say of an agent that does not answer.
+    pub fn silent(&self, after: Duration) -> Error {
+        let (sign, console) = self.evidence();
+        Error::AgentSilent { after, sign, console }
     }
 
     /// Powers the guest off and waits until QEMU has ended.
@@ -216,10 +217,7 @@ impl Guest {
         let result = match end {
             Ok(End::PoweredOff) => Ok(()),
             Ok(end) => Err(self.ended_error(end)),
-            Err(_) => {
-                let (sign, console) = self.evidence();
-                Err(Error::AgentSilent { after: POWER_OFF_DEADLINE * self.patience, sign, console })
-            }
+            Err(_) => Err(self.silent(POWER_OFF_DEADLINE * self.patience)),
         };
         self.machine.finish().await;
         result

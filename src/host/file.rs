@@ -76,8 +76,13 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
 
 /// SHA-256 of a file's bytes, in hexadecimal.
 pub fn sha256(path: &Path) -> io::Result<String> {
+    digest::<Sha256>(path)
+}
+
+/// A digest of a file's bytes, in hexadecimal.
+pub fn digest<D: Digest>(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
-    let mut hasher = Sha256::new();
+    let mut hasher = D::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
         match file.read(&mut buffer)? {

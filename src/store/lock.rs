@@ -8,20 +8,20 @@ use rustix::fs::FlockOperation;
 
 /// A held lock. Dropping it gives it back.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub struct Lock {
     _file: File,
 }
 
 impl Lock {
     /// The lock at a path, when whoever holds it has given it back.
-    pub(super) fn wait(path: &Path) -> io::Result<Self> {
+    pub fn wait(path: &Path) -> io::Result<Self> {
         let file = open(path)?;
         rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
         Ok(Self { _file: file })
     }
 
     /// The lock at a path, unless somebody holds it.
-    pub(super) fn try_take(path: &Path) -> io::Result<Option<Self>> {
+    pub fn try_take(path: &Path) -> io::Result<Option<Self>> {
         let file = open(path)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Self { _file: file })),

@@ -31,6 +31,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 
 pub use image::{DISK, Image, Reservation};
+pub use lock::Lock;
 pub use recover::Recovered;
 pub use run::Run;
 use version::{ImageId, ImageName, Pattern, Version, VersionRequest};

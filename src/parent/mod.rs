@@ -1,0 +1,402 @@
+//! Parents: the disks that builds begin with.
+//!
+//! ```text
+//!   reference ──► base image ──url──────► download ──► verify ──┐
+//!       │             └──────bootstrap──► packages ──► lay out ─┼─► parents/NAME/DIGEST.qcow2
+//!       ├───────► https address ──► download ──► verify ────────┘
+//!       ├───────► image of the store ──► its sealed disk
+//!       └───────► path ──► probed, converted if need be
+//! ```
+//!
+//! Nothing is read before it is verified, and nothing that failed to verify stays.
+
+mod bootstrap;
+pub mod catalogue;
+mod checksum;
+mod download;
+mod verify;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::disk::probe::{self, Format};
+use crate::disk::qemu_img::{self, Target};
+use crate::disk::{ext4, search};
+use crate::document::base_image::{BaseImage, Checksum, Digest, Download, Origin};
+use crate::document::diagnostic::Report;
+use crate::document::recipe::MachineWishes;
+use crate::document::syntax::Source;
+use crate::host::file::{self, Draft};
+use crate::host::process;
+use crate::store::manifest::State;
+use crate::store::version::Pattern;
+use crate::store::{self, Store};
+
+/// A disk to begin with.
+#[derive(Debug, Clone)]
+pub struct Parent {
+    /// What the user called it, resolved.
+    pub name: String,
+    /// A qcow2 that stands alone.
+    pub disk: PathBuf,
+    /// SHA-256 of that file.
+    pub sha256: String,
+    /// Size that a guest sees, in bytes.
+    pub virtual_size: u64,
+    /// What machines it wants.
+    pub machine: MachineWishes,
+    /// Whether it was there already.
+    pub cached: bool,
+}
+
+/// What a recipe's `parentImage` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reference {
+    /// A base image of the catalogue.
+    Base(String),
+    /// An image of the store.
+    Image(Pattern),
+    /// A disk on this machine.
+    Path(PathBuf),
+    /// A disk somewhere else.
+    Url(String),
+}
+
+/// Why there is no parent.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing has that name.
+    #[error("there is no parent `{name}`: neither a base image nor an image of the store")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
+    /// An ARN or AMI that can't be had here.
+    #[error("the parent `{name}` is in AWS and has no counterpart here")]
+    Foreign {
+        /// What was asked for.
+        name: String,
+    },
+    /// The base image's description is wrong.
+    #[error("the base image can't be used")]
+    Description(#[source] Box<Report>),
+    /// An address without a digest.
+    #[error("the parent `{url}` has no checksum to verify it with")]
+    NoChecksum {
+        /// The address.
+        url: String,
+    },
+    /// Something could not be downloaded.
+    #[error("`{url}` can't be downloaded: {why}")]
+    Download {
+        /// The address.
+        url: String,
+        /// Why.
+        why: String,
+    },
+    /// A download is not what its publisher published.
+    #[error("`{url}` does not verify: {why}")]
+    Verification {
+        /// The address.
+        url: String,
+        /// Why.
+        why: String,
+    },
+    /// A disk is not accepted.
+    #[error(transparent)]
+    Probe(#[from] probe::Error),
+    /// A disk could not be handled.
+    #[error(transparent)]
+    Disk(#[from] qemu_img::Error),
+    /// The packages could not be had or installed.
+    #[error("the base image could not be made from packages")]
+    Packages(#[source] process::Error),
+    /// The system made from packages lacks something.
+    #[error("the base image could not be made: {0}")]
+    System(String),
+    /// The file system could not be made.
+    #[error("the base image's file system could not be made")]
+    FileSystem(#[from] ext4::Error),
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// What happens while a parent is obtained.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Something begins.
+    Begins(String),
+    /// A transfer goes on.
+    Transfer {
+        /// Bytes that are here.
+        done: u64,
+        /// Bytes in all, if known.
+        total: Option<u64>,
+    },
+}
+
+/// Hears what happens.
+pub type Listener<'a> = &'a (dyn Fn(Event) + Send + Sync);
+
+/// What a `parentImage` means. Files are looked for relative to `folder`.
+pub fn resolve(text: &str, folder: &Path) -> Result<Reference, Error> {
+    if text.starts_with("https://") || text.starts_with("http://") {
+        return Ok(Reference::Url(text.to_owned()));
+    }
+    if text.starts_with("./") || text.starts_with("../") || text.starts_with('/') {
+        return Ok(Reference::Path(folder.join(text)));
+    }
+    if let Some(resource) = text.strip_prefix("arn:") {
+        return resolve_arn(resource).ok_or_else(|| Error::Foreign { name: text.to_owned() });
+    }
+    if text.starts_with("ami-") || text.starts_with("ssm:") {
+        return Err(Error::Foreign { name: text.to_owned() });
+    }
+    if catalogue::find(text, folder)?.is_some() {
+        return Ok(Reference::Base(text.to_owned()));
+    }
+    text.parse().map(Reference::Image).map_err(|_| Error::Unknown { name: text.to_owned() })
+}
+
+/// `arn:PARTITION:imagebuilder:REGION:ACCOUNT:image/NAME/VERSION`: a base image or an image of that name.
+fn resolve_arn(resource: &str) -> Option<Reference> {
+    let image = resource.rsplit(':').next()?.strip_prefix("image/")?;
+    let name = image.split('/').next()?;
+    if catalogue::find(name, Path::new(".")).ok()?.is_some() {
+        return Some(Reference::Base(name.to_owned()));
+    }
+    image.parse().ok().map(Reference::Image)
+}
+
+/// Gets a parent, from the store if it is there. `checksum` is a SHA-256 for a parent given by its address; `scratch` is
+/// a folder for temporary files.
+pub async fn obtain(
+    reference: &Reference,
+    checksum: Option<&str>,
+    folder: &Path,
+    store: &Store,
+    scratch: &Path,
+    listener: Listener<'_>,
+) -> Result<Parent, Error> {
+    match reference {
+        Reference::Base(name) => {
+            let source = catalogue::find(name, folder)?.ok_or_else(|| Error::Unknown { name: name.clone() })?;
+            obtain_base(name, &source, store, scratch, listener).await
+        }
+        Reference::Image(pattern) => from_store(pattern, store),
+        Reference::Path(path) => from_path(path, scratch, listener).await,
+        Reference::Url(url) => {
+            let hex = checksum.ok_or_else(|| Error::NoChecksum { url: url.clone() })?;
+            let digest = Digest::of_length(hex).ok_or_else(|| Error::NoChecksum { url: url.clone() })?;
+            let disk = download::fetch(url, &digest, store, listener).await?;
+            let (disk, sha256) = standard_form(&disk, scratch, listener).await?;
+            finished(url.clone(), disk, sha256, MachineWishes::default(), false).await
+        }
+    }
+}
+
+fn from_store(pattern: &Pattern, store: &Store) -> Result<Parent, Error> {
+    let image = store.find(pattern, |image| image.manifest.state == State::Available)?;
+    let Some(disk) = image.manifest.disk.clone() else {
+        return Err(Error::System(format!("{} has no disk", image.id)));
+    };
+    Ok(Parent {
+        name: image.id.to_string(),
+        disk: image.disk(),
+        sha256: disk.sha256,
+        virtual_size: disk.virtual_size,
+        machine: MachineWishes::default(),
+        cached: true,
+    })
+}
+
+async fn from_path(path: &Path, scratch: &Path, listener: Listener<'_>) -> Result<Parent, Error> {
+    let path = fs::canonicalize(path)?;
+    let (disk, sha256) = standard_form(&path, scratch, listener).await?;
+    finished(path.display().to_string(), disk, sha256, MachineWishes::default(), true).await
+}
+
+async fn finished(
+    name: String,
+    disk: PathBuf,
+    sha256: String,
+    machine: MachineWishes,
+    cached: bool,
+) -> Result<Parent, Error> {
+    let virtual_size = qemu_img::virtual_size(&disk, Format::Qcow2).await?;
+    Ok(Parent { name, disk, sha256, virtual_size, machine, cached })
+}
+
+/// A disk as a qcow2 that every reader of ours knows, and its SHA-256: itself if it is one, else a copy in `scratch`.
+async fn standard_form(disk: &Path, scratch: &Path, listener: Listener<'_>) -> Result<(PathBuf, String), Error> {
+    let format = probe::probe(disk)?;
+    let is_known = format == Format::Qcow2 && search::is_readable(disk);
+    let standard = if is_known {
+        disk.to_owned()
+    } else {
+        listener(Event::Begins(format!("converting {}", disk.display())));
+        let copy = scratch.join("parent.qcow2");
+        qemu_img::convert(disk, format, Target { path: &copy, format: "qcow2", options: &[], compress: false }).await?;
+        copy
+    };
+    let sha256 = digest_file(&standard).await?;
+    Ok((standard, sha256))
+}
+
+async fn digest_file(path: &Path) -> Result<String, Error> {
+    let path = path.to_owned();
+    let digest = tokio::task::spawn_blocking(move || file::sha256(&path)).await;
+    Ok(digest.map_err(io::Error::other)??)
+}
+
+/// What is known of a base image whose bytes are here: `parents/NAME/parent.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// SHA-256 of the description that it was made by.
+    pub description: String,
+    /// SHA-256 of the disk, which is `parents/NAME/SHA256.qcow2`.
+    pub sha256: String,
+    /// When it came here.
+    pub obtained: Timestamp,
+}
+
+const RECORD: &str = "parent.json";
+
+impl Record {
+    /// What is known of a base image, if its bytes are here.
+    pub fn read(store: &Store, name: &str) -> Option<Self> {
+        let text = fs::read(store.parent_folder(name).join(RECORD)).ok()?;
+        let record: Self = serde_json::from_slice(&text).ok()?;
+        record.disk(store, name).exists().then_some(record)
+    }
+
+    /// Where the disk is.
+    pub fn disk(&self, store: &Store, name: &str) -> PathBuf {
+        store.parent_folder(name).join(format!("{}.qcow2", self.sha256))
+    }
+}
+
+/// Gets a base image's bytes, if they are not here yet or its description has changed.
+async fn obtain_base(
+    name: &str,
+    source: &Source,
+    store: &Store,
+    scratch: &Path,
+    listener: Listener<'_>,
+) -> Result<Parent, Error> {
+    let base = catalogue::decode(source)?;
+    let description = digest_text(&source.text);
+    let folder = store.parent_folder(name);
+    fs::create_dir_all(&folder)?;
+    let _lock = lock(&folder, name, listener).await?;
+    if let Some(record) = Record::read(store, name).filter(|record| record.description == description) {
+        let disk = record.disk(store, name);
+        return finished(name.to_owned(), disk, record.sha256, base.machine, true).await;
+    }
+    let made = make(&base, store, scratch, listener).await?;
+    let (standard, sha256) = standard_form(&made, scratch, listener).await?;
+    let record = Record { description, sha256, obtained: Timestamp::now() };
+    let place = record.disk(store, name);
+    install(&standard, &place)?;
+    let text = serde_json::to_vec_pretty(&record).map_err(io::Error::other)?;
+    file::write(folder.join(RECORD), &text)?;
+    finished(name.to_owned(), place, record.sha256, base.machine, false).await
+}
+
+async fn make(base: &BaseImage, store: &Store, scratch: &Path, listener: Listener<'_>) -> Result<PathBuf, Error> {
+    match &base.origin {
+        Origin::Bootstrap(bootstrap) => bootstrap::make(bootstrap, scratch, listener).await,
+        Origin::Url(download) => fetch(download, store, listener).await,
+    }
+}
+
+async fn fetch(download: &Download, store: &Store, listener: Listener<'_>) -> Result<PathBuf, Error> {
+    let digest = match &download.checksum {
+        Checksum::Pinned(digest) => digest.clone(),
+        Checksum::File { url, signature } => {
+            listener(Event::Begins(format!("verifying {}", url.value)));
+            verify::published_digest(&download.url.value, &url.value, signature.as_ref()).await?
+        }
+    };
+    download::fetch(&download.url.value, &digest, store, listener).await
+}
+
+/// Puts a finished disk into its place: by name where it can, else by copy.
+fn install(disk: &Path, place: &Path) -> Result<(), Error> {
+    let draft = Draft::new(place)?;
+    fs::remove_file(draft.path())?;
+    if fs::hard_link(disk, draft.path()).is_err() {
+        fs::copy(disk, draft.path())?;
+    }
+    fs::set_permissions(draft.path(), std::os::unix::fs::PermissionsExt::from_mode(0o444))?;
+    draft.finish()?;
+    Ok(())
+}
+
+fn digest_text(text: &str) -> String {
+    use sha2::Digest as _;
+    hex::encode(sha2::Sha256::digest(text))
+}
+
+/// One process at a time gets a base image; the others then find it.
+async fn lock(folder: &Path, name: &str, listener: Listener<'_>) -> Result<store::Lock, Error> {
+    let path = folder.join("lock");
+    if let Some(lock) = store::Lock::try_take(&path)? {
+        return Ok(lock);
+    }
+    listener(Event::Begins(format!("waiting for another goldsmith that gets {name}")));
+    let lock = tokio::task::spawn_blocking(move || store::Lock::wait(&path)).await;
+    Ok(lock.map_err(io::Error::other)??)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let resolved = |text: &str| match resolve(text, folder.path()) {
+            Ok(Reference::Path(path)) => {
+                format!("path {}", path.strip_prefix(folder.path()).unwrap_or(&path).display())
+            }
+            Ok(Reference::Base(name)) => format!("base {name}"),
+            Ok(Reference::Image(pattern)) => format!("image {pattern}"),
+            Ok(Reference::Url(url)) => format!("url {url}"),
+            Err(error) => error.to_string(),
+        };
+        let list = [
+            "debian-12-minimal",
+            "nginx",
+            "nginx/1.x.x",
+            "./disk.qcow2",
+            "/srv/disk.raw",
+            "https://x.example/y.qcow2",
+            "arn:aws:imagebuilder:us-east-1:aws:image/debian-12-minimal/x.x.x",
+            "arn:aws:imagebuilder:us-east-1:123456789012:image/nginx/1.0.x",
+            "ami-0abcdef",
+            "a/b/c/d",
+        ];
+        insta::assert_snapshot!(list.map(|text| format!("{text} -> {}", resolved(text))).join("\n"), @"
+        debian-12-minimal -> base debian-12-minimal
+        nginx -> image nginx/x.x.x
+        nginx/1.x.x -> image nginx/1.x.x
+        ./disk.qcow2 -> path disk.qcow2
+        /srv/disk.raw -> path /srv/disk.raw
+        https://x.example/y.qcow2 -> url https://x.example/y.qcow2
+        arn:aws:imagebuilder:us-east-1:aws:image/debian-12-minimal/x.x.x -> base debian-12-minimal
+        arn:aws:imagebuilder:us-east-1:123456789012:image/nginx/1.0.x -> image nginx/1.0.x
+        ami-0abcdef -> the parent `ami-0abcdef` is in AWS and has no counterpart here
+        a/b/c/d -> there is no parent `a/b/c/d`: neither a base image nor an image of the store
+        ");
+    }
+}
