@@ -4,6 +4,8 @@
 //! sealed bytes in a test VM, and exports them. The modules stand here in the order of that way, each using only what
 //! stands below it.
 
+pub mod cli;
+pub mod factory;
 pub mod component;
 pub mod disk;
 pub mod document;

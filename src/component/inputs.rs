@@ -62,9 +62,14 @@ pub(super) type Resolved = Group<String>;
 impl Inputs {
     /// Reads the maps that are given. What a map has too much is an error for a strict reader only: documents that ran
     /// for years carry such inputs.
-    pub(super) fn decode(reader: &Reader, nodes: &[&Node], fields: &'static [Field]) -> (Self, Vec<Spanned<String>>) {
+    pub(super) fn decode(
+        reader: &Reader,
+        module: &str,
+        nodes: &[&Node],
+        fields: &'static [Field],
+    ) -> (Self, Vec<Spanned<String>>) {
         let mut texts = Vec::new();
-        let groups = nodes.iter().filter_map(|node| group(reader, node, fields, &mut texts)).collect();
+        let groups = nodes.iter().filter_map(|node| group(reader, module, node, fields, &mut texts)).collect();
         (Self { groups }, texts)
     }
 
@@ -95,11 +100,12 @@ impl Inputs {
 
 fn group(
     reader: &Reader,
+    module: &str,
     node: &Node,
     fields: &'static [Field],
     texts: &mut Vec<Spanned<String>>,
 ) -> Option<Group<Template>> {
-    let mut given = reader.map(node, "an input")?;
+    let mut given = reader.map(node, format!("`{module}`"))?;
     let mut entries = Vec::new();
     for field in fields {
         let value = if field.required { given.require(field.name) } else { given.get(field.name) };

@@ -183,7 +183,7 @@ impl Compiler<'_> {
                 (condition.as_mut().map(Condition::templates).unwrap_or_default(), texts)
             }
             Takes::Map(fields) => {
-                let (read, texts) = Inputs::decode(self.reader, &[node], fields);
+                let (read, texts) = Inputs::decode(self.reader, module.name, &[node], fields);
                 inputs = read;
                 (inputs.templates(), texts)
             }
@@ -192,7 +192,7 @@ impl Compiler<'_> {
                 if nodes.is_empty() {
                     self.no_inputs(module, phase, step);
                 }
-                let (read, texts) = Inputs::decode(self.reader, &nodes, fields);
+                let (read, texts) = Inputs::decode(self.reader, module.name, &nodes, fields);
                 inputs = read;
                 (inputs.templates(), texts)
             }
@@ -351,11 +351,11 @@ mod tests {
         insta::assert_snapshot!(problems(&text), @"
         c.yaml:7:17: error: Parsing step 'One' in phase 'build' failed. Error: Action ExecuteBash has no inputs; it requires an 'inputs'
         c.yaml:8:63: error: `commands` is empty
-        c.yaml:8:67: warning: an input has no field `command` (did you mean `commands`?)
-        c.yaml:9:53: error: an input needs the field `path`
+        c.yaml:8:67: warning: `ExecuteBash` has no field `command` (did you mean `commands`?)
+        c.yaml:9:53: error: `CreateFile` needs the field `path`
         c.yaml:9:78: error: `overwrite` has to be true or false, and this is `maybe`
         c.yaml:10:51: warning: the inputs of `DeleteFile` are a list (put `- ` before the map)
-        c.yaml:10:63: warning: an input has no field `force`
+        c.yaml:10:63: warning: `DeleteFile` has no field `force`
         c.yaml:11:63: error: `delaySeconds` has to be a whole number, not negative, and this is `-1`
         c.yaml:13:17: error: Parsing step 'Seven' in phase 'build' failed. Error: Action WebDownload has no inputs; it requires an 'inputs'
         c.yaml:14:65: warning: `commands` has to be a list (put `- ` before it)

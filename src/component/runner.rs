@@ -98,12 +98,14 @@ pub struct StepFailure {
 }
 
 /// How a document's phases ended.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub struct Outcome {
     /// The steps that ran.
     pub steps: Vec<StepReport>,
     /// Whether a step failed after which nothing more may run, in later documents either.
     pub aborted: bool,
+    /// What became of the guest, if that is why the last step failed.
+    pub lost: Option<guest::Error>,
 }
 
 impl Outcome {
@@ -144,58 +146,77 @@ impl std::fmt::Debug for Runner<'_> {
 }
 
 impl Runner<'_> {
-    /// Runs the phases that are wanted, in the document's order. An error is the guest's; a step's failure is part of
-    /// the outcome.
-    pub async fn run(&self, program: &Program, phases: &[&str]) -> Result<Outcome, guest::Error> {
+    /// Runs the phases that are wanted, in the document's order.
+    pub async fn run(&self, program: &Program, phases: &[&str]) -> Outcome {
         let mut values = Values::new(program.names.clone());
         let mut outcome = Outcome::default();
         let mut reboots = 0;
         for phase in program.phases.iter().filter(|phase| phases.contains(&phase.name.as_str())) {
             for step in &phase.steps {
-                let report = self.step(&phase.name, step, &mut values, &mut reboots).await?;
+                let (report, lost) = self.step(&phase.name, step, &mut values, &mut reboots).await;
                 let failed = matches!(report.status, StepStatus::Failed(_));
                 outcome.steps.push(report.clone());
                 (self.listener)(Event::StepEnds(report));
-                if failed && step.on_failure == OnFailure::Abort {
+                if lost.is_some() || (failed && step.on_failure == OnFailure::Abort) {
                     outcome.aborted = true;
-                    return Ok(outcome);
+                    outcome.lost = lost;
+                    return outcome;
                 }
             }
         }
-        Ok(outcome)
+        outcome
     }
 
+    /// Runs a step. With its report comes the guest's failure, if that ended it.
     async fn step(
         &self,
         phase: &str,
         step: &Step,
         values: &mut Values,
         reboots: &mut u32,
-    ) -> Result<StepReport, guest::Error> {
+    ) -> (StepReport, Option<guest::Error>) {
         let started = Instant::now();
         let log = Log::new(self.listener, step.is_silent);
-        let resolved = Inputs::resolve(step, values);
-        let result = match resolved {
+        let (status, lost) = match self.step_status(phase, step, values, &log, reboots).await {
+            Ok(status) => (status, None),
+            Err(error) => {
+                let sign = self.guest.signs().last().copied();
+                let message = error.to_string();
+                let message = message.lines().next().unwrap_or_default().to_owned();
+                (StepStatus::Failed(StepFailure { message, tail: log.tail(), sign }), Some(error))
+            }
+        };
+        (StepReport { phase: phase.to_owned(), step: step.name.clone(), status, duration: started.elapsed() }, lost)
+    }
+
+    async fn step_status(
+        &self,
+        phase: &str,
+        step: &Step,
+        values: &mut Values,
+        log: &Log<'_>,
+        reboots: &mut u32,
+    ) -> Result<StepStatus, guest::Error> {
+        let result = match Inputs::resolve(step, values) {
             Err(problem) => Err(problem),
             Ok(inputs) => {
                 values.given(phase, &step.name, inputs.groups.clone());
-                self.attempts(phase, step, &inputs, &log, reboots).await?
+                self.attempts(phase, step, &inputs, log, reboots).await?
             }
         };
-        let status = match result {
+        Ok(match result {
             Ok(outputs) => {
                 values.produced(phase, &step.name, outputs);
                 StepStatus::Success
             }
             Err(message) => {
-                let failure = self.failure(message, &log).await?;
+                let failure = self.failure(message, log).await?;
                 match step.on_failure {
                     OnFailure::Ignore => StepStatus::FailureIgnored(failure),
                     _ => StepStatus::Failed(failure),
                 }
             }
-        };
-        Ok(StepReport { phase: phase.to_owned(), step: step.name.clone(), status, duration: started.elapsed() })
+        })
     }
 
     /// Attempts a step until it is done, or has failed for the last time.

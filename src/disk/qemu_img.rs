@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use tokio::io::AsyncReadExt;
 
 use super::probe::Format;
 use crate::host::process::{self, Program};
@@ -60,9 +61,12 @@ pub struct Target<'a> {
     pub compress: bool,
 }
 
+/// Hears which part of a copy is done, from 0 to 1.
+pub type Progress<'a> = &'a (dyn Fn(f64) + Send + Sync);
+
 /// Copies a whole disk, backing files included, into one new file.
-pub async fn convert(from: &Path, format: Format, to: Target<'_>) -> Result<(), Error> {
-    let mut program = qemu_img("convert").args(["-f", format.qemu_name(), "-O", to.format]);
+pub async fn convert(from: &Path, format: Format, to: Target<'_>, progress: Progress<'_>) -> Result<(), Error> {
+    let mut program = qemu_img("convert").args(["-p", "-f", format.qemu_name(), "-O", to.format]);
     // Writing out of order lets several threads compress; formats that are written front to back don't take it.
     if to.format == "qcow2" {
         program = program.args(["-m", "16", "-W"]);
@@ -73,7 +77,24 @@ pub async fn convert(from: &Path, format: Format, to: Target<'_>) -> Result<(), 
     for option in to.options {
         program = program.arg("-o").arg(option);
     }
-    Ok(program.arg(from).arg(to.path).run().await?)
+    let mut child = program.arg(from).arg(to.path).spawn()?;
+    if let Some(mut stdout) = child.take_stdout() {
+        let mut buffer = [0; 256];
+        // What can't be read here is only progress; whether the copy went well is told by the exit status.
+        while let Ok(n @ 1..) = stdout.read(&mut buffer).await {
+            if let Some(done) = parse_progress(&String::from_utf8_lossy(&buffer[..n])) {
+                progress(done);
+            }
+        }
+    }
+    Ok(child.success().await?)
+}
+
+/// The last of `(12.34/100%)` in what `-p` prints.
+fn parse_progress(text: &str) -> Option<f64> {
+    let (before, _) = text.rsplit_once("/100%)")?;
+    let (_, percent) = before.rsplit_once('(')?;
+    percent.trim().parse::<f64>().ok().map(|percent| percent / 100.0)
 }
 
 /// Looks for errors in a qcow2; what is wrong is in the error.
@@ -98,6 +119,12 @@ mod tests {
         create_overlay(&overlay, &parent, 4 << 20).await.unwrap();
         assert_eq!(virtual_size(&overlay, Format::Qcow2).await.unwrap(), 4 << 20);
         check(&overlay).await.unwrap();
+    }
+
+    #[test]
+    fn progress_is_read_from_what_is_printed() {
+        assert_eq!(parse_progress("    (0.00/100%)\r    (37.50/100%)\r"), Some(0.375));
+        assert_eq!(parse_progress("    (37.5"), None);
     }
 
     #[tokio::test]

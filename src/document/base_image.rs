@@ -89,6 +89,8 @@ pub struct Bootstrap {
     pub mirror: Option<String>,
     /// Packages beside the essential ones.
     pub packages: Vec<String>,
+    /// Units to enable that the distribution does not enable by itself.
+    pub services: Vec<String>,
     /// Size of the disk, in whole GiB.
     pub disk: Size,
     /// What the kernel is told beside its root.
@@ -226,6 +228,8 @@ fn bootstrap(reader: &Reader, node: &Node) -> Option<Bootstrap> {
     }
     let suite = fields.require("suite").and_then(|node| plain_word(reader, node, "suite"));
     let mirror = fields.text("mirror").map(|text| text.value);
+    let services = fields.get("services").and_then(|node| reader.list(node, "services"));
+    let services = services.unwrap_or_default().iter().filter_map(|node| plain_word(reader, node, "services")).collect();
     let packages = fields.require("packages").and_then(|node| reader.list(node, "packages"));
     let packages =
         packages.unwrap_or_default().iter().filter_map(|node| plain_word(reader, node, "packages")).collect();
@@ -234,17 +238,17 @@ fn bootstrap(reader: &Reader, node: &Node) -> Option<Bootstrap> {
     let files = fields.get("files").map(|node| added_files(reader, node)).unwrap_or_default();
     let links = fields.get("links").map(|node| links(reader, node)).unwrap_or_default();
     fields.finish(&["distribution", "suite", "mirror", "packages", "disk", "kernelCommandLine", "files", "links"]);
-    Some(Bootstrap { suite: suite?, mirror, packages, disk: disk?, kernel_command_line, files, links })
+    Some(Bootstrap { suite: suite?, mirror, packages, services, disk: disk?, kernel_command_line, files, links })
 }
 
-/// A package's or suite's name, which becomes an argument of a program.
+/// A package's, suite's or unit's name, which becomes an argument of a program.
 fn plain_word(reader: &Reader, node: &Node, what: &str) -> Option<String> {
     let text = reader.text(node, what)?;
     let good = |c: char| c.is_ascii_alphanumeric() || "+-.:_".contains(c);
     if text.value.chars().all(good) && text.value.starts_with(|c: char| c.is_ascii_alphanumeric()) {
         return Some(text.value);
     }
-    reader.error(&text.span, format!("`{}` is no name of a package or suite", text.value));
+    reader.error(&text.span, format!("`{}` is no name of a package, suite or unit", text.value));
     None
 }
 
@@ -339,8 +343,8 @@ bootstrap:
 ";
         insta::assert_snapshot!(problems(text), @"
         b.yaml:3:17: error: only `debian` can be bootstrapped, not `fedora`
-        b.yaml:4:10: error: `--evil` is no name of a package or suite
-        b.yaml:5:17: error: `; rm` is no name of a package or suite
+        b.yaml:4:10: error: `--evil` is no name of a package, suite or unit
+        b.yaml:5:17: error: `; rm` is no name of a package, suite or unit
         b.yaml:6:9: error: `disk` is a whole number of GiB: clouds round a disk up, and then its end is elsewhere
         b.yaml:7:19: error: `path` is an absolute path without `..`
         b.yaml:7:71: error: `99` is no mode: octal digits such as 0644

@@ -3,6 +3,7 @@
 //! Nothing here stops at the first error: a [`Reader`] notes it and goes on, and whoever decodes does with `None` what
 //! can be done. A document is used only when [`Reader::finish`] finds no error.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
@@ -86,7 +87,8 @@ impl Reader {
     }
 
     /// The fields of a map.
-    pub fn map<'a>(&'a self, node: &'a Node, what: &'static str) -> Option<Fields<'a>> {
+    pub fn map<'a>(&'a self, node: &'a Node, what: impl Into<Cow<'static, str>>) -> Option<Fields<'a>> {
+        let what = what.into();
         match &node.value {
             Value::Mapping(entries) => {
                 let entries = entries.iter().map(|(key, value)| Field { key, value, used: false }).collect();
@@ -189,7 +191,7 @@ impl Field<'_> {
 #[derive(Debug)]
 pub struct Fields<'a> {
     reader: &'a Reader,
-    what: &'static str,
+    what: Cow<'static, str>,
     /// The map's bytes in the source.
     pub span: Range<usize>,
     entries: Vec<Field<'a>>,
@@ -289,8 +291,8 @@ impl<'a> Fields<'a> {
 
 /// "did you mean", when one of the known words is near.
 pub fn suggest(word: &str, known: &[&str]) -> Option<String> {
-    let near = known
-        .iter()
+    let others = known.iter().filter(|candidate| **candidate != word);
+    let near = others
         .map(|candidate| (strsim::jaro_winkler(&word.to_lowercase(), &candidate.to_lowercase()), candidate));
     let (similarity, candidate) = near.max_by(|a, b| a.0.total_cmp(&b.0))?;
     (similarity > 0.8).then(|| format!("did you mean `{candidate}`?"))

@@ -26,8 +26,9 @@ macro_rules! file {
 }
 
 /// All of them, by name.
-pub static COMPONENTS: [Component; 6] = [
+pub static COMPONENTS: [Component; 7] = [
     component("harden-ssh", file!("components/harden-ssh.yaml")),
+    component("install-docker", file!("components/install-docker.yaml")),
     component("install-nginx", file!("components/install-nginx.yaml")),
     component("reboot-linux", file!("components/reboot-linux.yaml")),
     component("reboot-test-linux", file!("components/reboot-test-linux.yaml")),

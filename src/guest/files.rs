@@ -46,10 +46,7 @@ impl Guest {
                 match content.read(&mut buffer[filled..]).await {
                     Ok(0) => break,
                     Ok(n) => filled += n,
-                    Err(error) => {
-                        let message = format!("the source of {path} can't be read: {error}");
-                        return Err(Error::Refused(OpError { kind: OpErrorKind::Other, message }));
-                    }
+                    Err(error) => return Err(Error::Source(error)),
                 }
             }
             if filled > 0 || matches!(how, Write::Create { .. }) {

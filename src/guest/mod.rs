@@ -57,6 +57,9 @@ pub enum Error {
     /// The agent could not do it.
     #[error("{}", .0.message)]
     Refused(OpError),
+    /// What was to be written to the guest can't be read on the host.
+    #[error("a file for the guest can't be read")]
+    Source(#[source] std::io::Error),
     /// The agent is another version's, or says what it should not.
     #[error("the guest's agent can't be understood: {0}")]
     Protocol(String),

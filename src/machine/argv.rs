@@ -15,8 +15,6 @@ use super::firmware::Firmware;
 pub(super) const QMP_SOCKET: &str = "qmp.sock";
 /// The agent's end on the host.
 pub(super) const AGENT_SOCKET: &str = "agent.sock";
-/// What the guest wrote to its serial console.
-pub(super) const CONSOLE_LOG: &str = "console.log";
 /// A person's end of the console.
 pub(super) const CONSOLE_SOCKET: &str = "console.sock";
 /// The guest's copy of the UEFI variables.
@@ -48,6 +46,15 @@ pub(super) fn arguments(spec: &Spec, sandbox: bool) -> Vec<String> {
     if spec.paused {
         line.flag("-S");
     }
+    line.0
+}
+
+/// QEMU's arguments to answer questions and nothing else.
+pub(super) fn without_machine() -> Vec<String> {
+    let mut line = Line(Vec::new());
+    line.flag("-nodefaults").flag("-no-user-config").option("-display", "none").option("-machine", "none");
+    line.option("-chardev", format!("socket,id=qmp,path={QMP_SOCKET}"));
+    line.option("-mon", "chardev=qmp,mode=control");
     line.0
 }
 
@@ -94,10 +101,12 @@ fn firmware(line: &mut Line, spec: &Spec) {
 fn control(line: &mut Line, spec: &Spec) {
     line.option("-chardev", format!("socket,id=qmp,path={QMP_SOCKET}"));
     line.option("-mon", "chardev=qmp,mode=control");
+    // In this kind of option a comma in a path is written twice.
+    let log = spec.console_log.to_string_lossy().replace(',', ",,");
     if spec.attach_console {
-        line.option("-chardev", format!("socket,id=console,path={CONSOLE_SOCKET},logfile={CONSOLE_LOG},logappend=on"));
+        line.option("-chardev", format!("socket,id=console,path={CONSOLE_SOCKET},logfile={log},logappend=on"));
     } else {
-        line.option("-chardev", format!("file,id=console,path={CONSOLE_LOG},append=on"));
+        line.option("-chardev", format!("file,id=console,path={log},append=on"));
     }
     line.option("-serial", "chardev:console");
     line.option("-device", "virtio-serial-pci");
@@ -150,6 +159,7 @@ mod tests {
             seed: Some("/store/runs/1/seed.img".into()),
             mac: Mac([0x52, 0x54, 0, 1, 2, 3]),
             forwards: Vec::new(),
+            console_log: "/store/images/a, b/console.log".into(),
             attach_console: false,
             paused: false,
         }
@@ -181,7 +191,7 @@ mod tests {
         -boot menu=off
         -chardev socket,id=qmp,path=qmp.sock
         -mon chardev=qmp,mode=control
-        -chardev file,id=console,path=console.log,append=on
+        -chardev file,id=console,path=/store/images/a,, b/console.log,append=on
         -serial chardev:console
         -device virtio-serial-pci
         -chardev socket,id=agent,path=agent.sock
@@ -225,7 +235,7 @@ mod tests {
         -machine pflash0=flash0,pflash1=flash1
         -chardev socket,id=qmp,path=qmp.sock
         -mon chardev=qmp,mode=control
-        -chardev socket,id=console,path=console.sock,logfile=console.log,logappend=on
+        -chardev socket,id=console,path=console.sock,logfile=/store/images/a,, b/console.log,logappend=on
         -serial chardev:console
         -device virtio-serial-pci
         -chardev socket,id=agent,path=agent.sock

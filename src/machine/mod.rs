@@ -61,6 +61,8 @@ pub struct Spec {
     pub mac: Mac,
     /// Ports of the host's loopback that lead into the guest.
     pub forwards: Vec<Forward>,
+    /// File that all that the guest writes to its serial console is added to.
+    pub console_log: PathBuf,
     /// Whether a person is connected to the console.
     pub attach_console: bool,
     /// Whether it waits before its first instruction.
@@ -168,6 +170,29 @@ impl Qemu {
         &self.program
     }
 
+    /// Whether it was built with its seccomp sandbox.
+    pub fn has_sandbox(&self) -> bool {
+        self.has_sandbox
+    }
+
+    /// Its version, asked of a QEMU without a machine.
+    pub async fn ask_version(&self) -> Result<qmp::Version, Error> {
+        let folder = tempfile::tempdir().map_err(Error::Folder)?;
+        let control = listen(folder.path(), argv::QMP_SOCKET)?;
+        let program = Program::new(&self.program).in_folder(folder.path());
+        let mut child = program.args(argv::without_machine()).spawn()?;
+        let connect = async {
+            let (control, _) = control.accept().await.map_err(Error::Folder)?;
+            Ok::<_, Error>(Qmp::negotiate(control).await?.0.version())
+        };
+        let version = tokio::select! {
+            version = tokio::time::timeout(GREETING_DEADLINE, connect) => version,
+            _ended = child.wait() => Ok(Err(Error::Start { stderr: child.stderr() })),
+        };
+        child.end(END_GRACE).await?;
+        version.unwrap_or_else(|_| Err(Error::Start { stderr: child.stderr() }))
+    }
+
     /// Starts a machine. Its sockets and logs go into `folder`, where QEMU runs.
     pub async fn start(&self, spec: &Spec, folder: &Path) -> Result<Machine, Error> {
         if let Firmware::Uefi { variables, .. } = &spec.firmware {
@@ -200,7 +225,7 @@ impl Qemu {
             stop,
             agent: Some(agent),
             console,
-            log: folder.join(argv::CONSOLE_LOG),
+            log: spec.console_log.clone(),
             command_line: program.command_line(),
         })
     }

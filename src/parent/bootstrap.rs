@@ -39,6 +39,9 @@ chroot "$1" grub-mkimage -O i386-pc -o /boot/grub/i386-pc/core.img -p /boot/grub
   biosdisk part_gpt ext2 search_fs_uuid
 rm "$1/tmp/early.cfg""#;
 
+/// Runs inside mmdebstrap, with the new system's folder as `$1` and the units in place of `UNITS`.
+const SERVICES_HOOK: &str = "chroot \"$1\" systemctl --quiet enable UNITS";
+
 /// Where Debian keeps the keys that its archive is signed with; on other distributions too.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -56,7 +59,7 @@ pub(super) async fn make(recipe: &Bootstrap, scratch: &Path, listener: Listener<
     lay_out(&tree, recipe, &identity, &raw, scratch).await?;
     let disk = scratch.join("base.qcow2");
     let target = Target { path: &disk, format: "qcow2", options: &[], compress: true };
-    qemu_img::convert(&raw, Format::Raw, target).await?;
+    qemu_img::convert(&raw, Format::Raw, target, &|_| {}).await?;
     fs::remove_file(raw)?;
     Ok(disk)
 }
@@ -79,6 +82,10 @@ async fn install(recipe: &Bootstrap, identity: &Identity, scratch: &Path) -> Res
     let mut program = Program::new("mmdebstrap").args(["--variant=minbase", "--format=tar"]);
     program = program.arg(format!("--include={}", recipe.packages.join(",")));
     program = program.arg(format!("--customize-hook={}", GRUB_HOOK.replace("UUID", &identity.root)));
+    if !recipe.services.is_empty() {
+        let hook = SERVICES_HOOK.replace("UNITS", &recipe.services.join(" "));
+        program = program.arg(format!("--customize-hook={hook}"));
+    }
     // The system is thrown away when the power fails, so nothing is gained by syncing each file.
     program = program.arg("--dpkgopt=force-unsafe-io").args([&recipe.suite, "-"]);
     for line in sources(recipe).await {
@@ -234,6 +241,12 @@ async fn lay_out(
     if tree.bytes() / 9 * 10 > layout.root.length {
         return Err(too_small());
     }
+    boot_partitions(tree, size, &layout, identity, raw)?;
+    Ok(tree.make(raw, layout.root, &identity.root, "root", scratch).await?)
+}
+
+/// Everything but the root file system.
+fn boot_partitions(tree: &Tree, size: u64, layout: &Layout, identity: &Identity, raw: &Path) -> Result<(), Error> {
     let mut disk = File::options().read(true).write(true).create(true).truncate(true).open(raw)?;
     disk.set_len(size)?;
     layout.write(&mut disk)?;
@@ -242,10 +255,7 @@ async fn lay_out(
     grub::install(&mut disk, &boot, &core, layout.bios_boot)?;
     let volume = Volume::format(Slice::new(&mut disk, layout.efi.start, layout.efi.length), "EFI", identity.efi)?;
     efi_partition(tree, identity, &volume)?;
-    volume.finish()?;
-    disk.sync_all()?;
-    drop(disk);
-    Ok(tree.make(raw, layout.root, &identity.root, "root", scratch).await?)
+    Ok(volume.finish()?)
 }
 
 /// The fallback path, because variables of the firmware don't travel with a disk: UEFI Specification 2.10, section

@@ -244,7 +244,8 @@ async fn standard_form(disk: &Path, scratch: &Path, listener: Listener<'_>) -> R
     } else {
         listener(Event::Begins(format!("converting {}", disk.display())));
         let copy = scratch.join("parent.qcow2");
-        qemu_img::convert(disk, format, Target { path: &copy, format: "qcow2", options: &[], compress: false }).await?;
+        let target = Target { path: &copy, format: "qcow2", options: &[], compress: false };
+        qemu_img::convert(disk, format, target, &|_| {}).await?;
         copy
     };
     let sha256 = digest_file(&standard).await?;

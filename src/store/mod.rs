@@ -18,6 +18,7 @@
 //! **What counts as an image.** A folder's `manifest.json` names the state. A disk is renamed into the folder before the
 //! manifest names it, and the manifest is replaced whole, so nothing half-sealed ever looks AVAILABLE.
 
+mod garbage;
 mod image;
 mod lock;
 pub mod manifest;
@@ -30,6 +31,7 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
+pub use garbage::Garbage;
 pub use image::{DISK, Image, Reservation};
 pub use lock::Lock;
 pub use recover::Recovered;

@@ -279,6 +279,13 @@ impl Pattern {
     }
 }
 
+impl Pattern {
+    /// Whether it can mean one image only.
+    pub fn names_a_build(&self) -> bool {
+        self.build.is_some()
+    }
+}
+
 impl FromStr for Pattern {
     type Err = Invalid;
 

@@ -1,0 +1,89 @@
+//! `goldsmith base`.
+
+use std::path::Path;
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::output::table;
+use super::report::CliError;
+use super::{Accelerator, Context};
+use crate::document::base_image::Origin;
+use crate::factory::Event;
+use crate::parent::{self, Record, Reference, catalogue};
+
+/// Get base images, the parents of images
+#[derive(Debug, Subcommand)]
+#[command(about = "Get base images, the parents of images")]
+pub(super) enum Command {
+    /// List base images: the shipped ones, and those in ./base-images
+    List,
+    /// Get base images now, so that builds find them
+    Pull {
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+#[derive(Debug, Serialize)]
+struct Listed {
+    name: String,
+    kind: &'static str,
+    description: String,
+    disk: Option<std::path::PathBuf>,
+}
+
+pub(super) async fn run(command: Command, context: &Context) -> Result<(), CliError> {
+    match command {
+        Command::List => list(context),
+        Command::Pull { names } => pull(&names, context).await,
+    }
+}
+
+fn list(context: &Context) -> Result<(), CliError> {
+    let store = context.store()?;
+    let mut listed = Vec::new();
+    for name in catalogue::names(Path::new(".")) {
+        let Some(source) = catalogue::find(&name, Path::new("."))? else { continue };
+        let base = catalogue::decode(&source)?;
+        let kind = match base.origin {
+            Origin::Url(_) => "url",
+            Origin::Bootstrap(_) => "bootstrap",
+        };
+        let disk = Record::read(&store, &name).map(|record| record.disk(&store, &name));
+        listed.push(Listed { name, kind, description: base.description.trim().to_owned(), disk });
+    }
+    if context.output.json {
+        return context.output.json(&listed);
+    }
+    let rows: Vec<Vec<String>> = listed
+        .iter()
+        .map(|base| {
+            let here = if base.disk.is_some() { "yes" } else { "no" };
+            vec![base.name.clone(), base.kind.to_owned(), here.to_owned(), base.description.clone()]
+        })
+        .collect();
+    table(&["BASE IMAGE", "KIND", "HERE", "WHAT IT IS"], &rows).iter().for_each(|line| context.output.result(line));
+    Ok(())
+}
+
+async fn pull(names: &[String], context: &Context) -> Result<(), CliError> {
+    let factory = context.factory(Accelerator::Auto)?;
+    for name in names {
+        let run = factory.store.begin_run("pull")?;
+        let listener = |event: parent::Event| (factory.listener)(Event::Parent(event));
+        let reference = Reference::Base(name.clone());
+        let obtained = parent::obtain(&reference, None, Path::new("."), &factory.store, run.folder(), &listener);
+        let parent = tokio::select! {
+            parent = obtained => parent?,
+            () = context.cancel.cancelled() => return Err(crate::factory::Error::Interrupted.into()),
+        };
+        if context.output.json {
+            context.output.json(&serde_json::json!({ "name": name, "disk": parent.disk, "digest": parent.sha256 }))?;
+        } else {
+            context.output.result(&format!("{name} sha256:{}", parent.sha256));
+        }
+    }
+    Ok(())
+}

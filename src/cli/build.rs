@@ -1,0 +1,164 @@
+//! `goldsmith build`.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::output::{BOLD, GOOD};
+use super::report::CliError;
+use super::{Accelerator, Context, junit};
+use crate::factory::{self, Format, Options, Plan, SiteWishes};
+use crate::store::Image;
+use crate::store::manifest::{Stage, State};
+
+/// Build an image from a recipe, test it, export it
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The recipe, YAML or JSON
+    recipe: PathBuf,
+    /// Set a parameter of the components that declare it
+    #[arg(long = "parameter", short, value_name = "NAME=VALUE", value_parser = assignment)]
+    parameters: Vec<(String, String)>,
+    /// Export the finished image: raw, qcow2, vmdk, vhd, vhdx
+    #[arg(long, value_name = "FORMAT", value_delimiter = ',', value_parser = str::parse::<Format>)]
+    export: Vec<Format>,
+    /// Folder for exported files
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    output: PathBuf,
+    /// Leave the test out; the image then says so wherever it goes
+    #[arg(long)]
+    no_test: bool,
+    /// Write the test's results as JUnit XML
+    #[arg(long, value_name = "FILE", conflicts_with = "no_test")]
+    junit: Option<PathBuf>,
+    /// What guests run on
+    #[arg(long, value_enum, default_value_t)]
+    accel: Accelerator,
+    /// What happens with the build machine when the build fails
+    #[arg(long, value_enum, default_value_t)]
+    on_failure: OnFailure,
+    #[command(flatten)]
+    site: SiteArguments,
+}
+
+/// What the site's network needs while building; gone from the image afterwards
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Site")]
+struct SiteArguments {
+    /// Proxy for the guest, or `host` for this host's own
+    #[arg(long, value_name = "URL")]
+    proxy: Option<String>,
+    /// Hosts that the guest reaches without the proxy
+    #[arg(long, value_name = "HOSTS", requires = "proxy")]
+    no_proxy: Option<String>,
+    /// Certificate of an authority that the guest trusts while building
+    #[arg(long, value_name = "FILE")]
+    ca_certificate: Option<PathBuf>,
+    /// Address to use instead of one in the guest's package sources while building
+    #[arg(long = "mirror", value_name = "FROM=TO", value_parser = assignment)]
+    mirrors: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum OnFailure {
+    /// Nothing of it stays but its logs
+    #[default]
+    Cleanup,
+    /// Its disk stays, to be booted and looked into
+    Keep,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Summary<'a> {
+    image: String,
+    state: State,
+    tested: bool,
+    digest: Option<&'a str>,
+    disk: Option<PathBuf>,
+    accelerator: Option<&'a str>,
+    exports: Vec<Exported<'a>>,
+    stages: &'a [Stage],
+}
+
+#[derive(Debug, Serialize)]
+struct Exported<'a> {
+    format: &'a str,
+    path: &'a Path,
+    digest: &'a str,
+    bytes: u64,
+}
+
+pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), CliError> {
+    let plan = Plan::read(&arguments.recipe, &arguments.parameters)?;
+    let options = Options {
+        no_test: arguments.no_test,
+        on_failure: match arguments.on_failure {
+            OnFailure::Cleanup => factory::OnFailure::Cleanup,
+            OnFailure::Keep => factory::OnFailure::Keep,
+        },
+        site: SiteWishes {
+            proxy: arguments.site.proxy,
+            no_proxy: arguments.site.no_proxy,
+            ca_certificate: arguments.site.ca_certificate,
+            mirrors: arguments.site.mirrors,
+        },
+        exports: arguments.export,
+        output: arguments.output,
+    };
+    let factory = context.factory(arguments.accel)?;
+    let store = factory.store.clone();
+    let built = factory.build(&plan, &options).await;
+    drop(factory);
+    if let Some(path) = &arguments.junit {
+        let tested = match &built {
+            Ok(built) => Some(&built.image.id),
+            Err(factory::Error::Test { image, .. }) => Some(image),
+            Err(_) => None,
+        };
+        if let Some(id) = tested {
+            junit::write(path, &store.find(&id.into(), |_| true)?)?;
+        }
+    }
+    let built = built?;
+    show(&built.image, context)
+}
+
+/// Prints a finished image.
+pub(super) fn show(image: &Image, context: &Context) -> Result<(), CliError> {
+    let manifest = &image.manifest;
+    if context.output.json {
+        let exported = manifest.exports.iter().map(|export| Exported {
+            format: &export.format,
+            path: &export.path,
+            digest: &export.sha256,
+            bytes: export.bytes,
+        });
+        return context.output.json(&Summary {
+            image: image.id.to_string(),
+            state: manifest.state,
+            tested: manifest.tested,
+            digest: manifest.disk.as_ref().map(|disk| disk.sha256.as_str()),
+            disk: manifest.disk.is_some().then(|| image.disk()),
+            accelerator: manifest.machine.as_ref().map(|machine| machine.accelerator.as_str()),
+            exports: exported.collect(),
+            stages: &manifest.stages,
+        });
+    }
+    let tested = if manifest.tested { "tested" } else { "not tested" };
+    context.output.result(&format!("{BOLD}{}{BOLD:#} {GOOD}{}{GOOD:#}, {tested}", image.id, manifest.state));
+    for export in &manifest.exports {
+        let size = super::output::size(export.bytes);
+        context.output.result(&format!("{} {size} sha256:{}", export.path.display(), export.sha256));
+    }
+    Ok(())
+}
+
+/// `NAME=VALUE`.
+fn assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("`{text}` is not of the form NAME=VALUE")),
+    }
+}

@@ -1,0 +1,45 @@
+//! `goldsmith export`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::report::CliError;
+use super::{Accelerator, Context, build};
+use crate::factory::Format;
+use crate::store::Reservation;
+use crate::store::manifest::State;
+use crate::store::version::Pattern;
+
+/// Write an image's disk in other formats
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The image: NAME, NAME/VERSION or NAME/VERSION/BUILD
+    image: Pattern,
+    /// Formats: raw, qcow2, vmdk, vhd, vhdx
+    #[arg(long, value_name = "FORMAT", value_delimiter = ',', required = true, value_parser = str::parse::<Format>)]
+    format: Vec<Format>,
+    /// Folder for the files
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    output: PathBuf,
+    /// Export an image that failed its build or test
+    #[arg(long)]
+    allow_failed: bool,
+}
+
+pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), CliError> {
+    let factory = context.factory(Accelerator::Auto)?;
+    let is_wanted = |state: State| match state {
+        State::Available | State::Deprecated => true,
+        State::Failed => arguments.allow_failed,
+        _ => false,
+    };
+    let found = factory.store.find(&arguments.image, |image| is_wanted(image.manifest.state));
+    // Without one that can be exported, the newest of all says why not.
+    let image = found.or_else(|_| factory.store.find(&arguments.image, |_| true))?;
+    let mut reservation = Reservation::of(&factory.store, image)?;
+    let image = &mut reservation.image;
+    factory.export(image, &arguments.format, &arguments.output, arguments.allow_failed).await?;
+    drop(factory);
+    build::show(image, context)
+}

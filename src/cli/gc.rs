@@ -1,0 +1,34 @@
+//! `goldsmith gc`.
+
+use clap::Args;
+
+use super::Context;
+use super::output::size;
+use super::report::CliError;
+
+/// Give back disk space: what can be made or fetched again, and what nothing uses any more
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Say what would go, and remove nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<(), CliError> {
+    let store = context.store()?;
+    let garbage = store.garbage()?;
+    let bytes: u64 = garbage.iter().map(|item| item.bytes).sum();
+    for item in &garbage {
+        context.output.progress(&format!("{} {} ({})", size(item.bytes), item.path.display(), item.what));
+    }
+    if !arguments.dry_run {
+        store.remove(&garbage)?;
+    }
+    if context.output.json {
+        let paths: Vec<_> = garbage.iter().map(|item| &item.path).collect();
+        return context.output.json(&serde_json::json!({ "removed": !arguments.dry_run, "bytes": bytes, "paths": paths }));
+    }
+    let verb = if arguments.dry_run { "would give back" } else { "gave back" };
+    context.output.result(&format!("{verb} {}", size(bytes)));
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! `goldsmith image`.
+
+use std::io::Read;
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::Context;
+use super::output::{BOLD, size, table};
+use super::report::CliError;
+use crate::store::Image;
+use crate::store::manifest::{Manifest, State};
+use crate::store::version::Pattern;
+
+/// Look after images
+#[derive(Debug, Subcommand)]
+#[command(about = "Look after images")]
+pub(super) enum Command {
+    /// List images
+    List {
+        /// Only images of this name
+        name: Option<Pattern>,
+    },
+    /// Show all that is known of an image
+    Show {
+        /// The image: NAME, NAME/VERSION or NAME/VERSION/BUILD
+        image: Pattern,
+    },
+    /// Print the log of an image's build
+    Log {
+        /// The image: NAME, NAME/VERSION or NAME/VERSION/BUILD
+        image: Pattern,
+        /// Print what the build machine wrote to its serial console instead
+        #[arg(long)]
+        console: bool,
+    },
+    /// Remove an image; its build number is not used again
+    Rm {
+        /// The image, with its build: NAME/VERSION/BUILD
+        #[arg(required = true)]
+        images: Vec<Pattern>,
+    },
+}
+
+#[derive(Debug, Serialize)]
+struct Listed<'a> {
+    image: String,
+    state: State,
+    tested: bool,
+    created: jiff::Timestamp,
+    bytes: Option<u64>,
+    reason: Option<&'a str>,
+}
+
+pub(super) fn run(command: Command, context: &Context) -> Result<(), CliError> {
+    match command {
+        Command::List { name } => list(name.as_ref(), context),
+        Command::Show { image } => show(&find(&image, context)?, context),
+        Command::Log { image, console } => log(&find(&image, context)?, console, context),
+        Command::Rm { images } => remove(&images, context),
+    }
+}
+
+/// The newest image that a pattern means, whatever its state.
+fn find(pattern: &Pattern, context: &Context) -> Result<Image, CliError> {
+    Ok(context.store()?.find(pattern, |_| true)?)
+}
+
+fn list(pattern: Option<&Pattern>, context: &Context) -> Result<(), CliError> {
+    let mut images = context.store()?.images()?;
+    images.retain(|image| pattern.is_none_or(|pattern| pattern.matches(&image.id)));
+    let listed: Vec<Listed<'_>> = images
+        .iter()
+        .map(|image| Listed {
+            image: image.id.to_string(),
+            state: image.manifest.state,
+            tested: image.manifest.tested,
+            created: image.manifest.created,
+            bytes: image.manifest.disk.as_ref().map(|disk| disk.bytes),
+            reason: image.manifest.reason.as_deref(),
+        })
+        .collect();
+    if context.output.json {
+        return context.output.json(&listed);
+    }
+    if listed.is_empty() {
+        context.output.progress("no images yet; `goldsmith build RECIPE` makes one");
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = listed
+        .iter()
+        .map(|image| {
+            let tested = if image.tested { "yes" } else { "no" };
+            let bytes = image.bytes.map(size).unwrap_or_default();
+            let created = image.created.strftime("%Y-%m-%d %H:%M").to_string();
+            let reason = image.reason.unwrap_or_default().to_owned();
+            vec![image.image.clone(), image.state.to_string(), tested.to_owned(), bytes, created, reason]
+        })
+        .collect();
+    for line in table(&["IMAGE", "STATE", "TESTED", "SIZE", "CREATED (UTC)", "REASON"], &rows) {
+        context.output.result(&line);
+    }
+    Ok(())
+}
+
+fn show(image: &Image, context: &Context) -> Result<(), CliError> {
+    if context.output.json {
+        return context.output.json(&image.manifest);
+    }
+    for (name, value) in facts(image) {
+        context.output.result(&format!("{BOLD}{name:<12}{BOLD:#} {value}"));
+    }
+    Ok(())
+}
+
+/// What a person wants to know of an image.
+fn facts(image: &Image) -> Vec<(&'static str, String)> {
+    let manifest: &Manifest = &image.manifest;
+    let mut facts = vec![("image", image.id.to_string()), ("state", manifest.state.to_string())];
+    facts.extend(manifest.reason.clone().map(|reason| ("reason", reason)));
+    facts.push(("tested", if manifest.tested { "yes" } else { "no" }.to_owned()));
+    facts.push(("created", manifest.created.to_string()));
+    facts.push(("goldsmith", manifest.goldsmith.clone()));
+    if let Some(source) = &manifest.source {
+        facts.extend(source.description.clone().map(|description| ("description", description)));
+        facts.push(("recipe", format!("{} sha256:{}", source.recipe.name, source.recipe.sha256)));
+        facts.push(("parent", format!("{} sha256:{}", source.parent.name, source.parent.sha256)));
+        for component in &source.components {
+            facts.push(("component", format!("{} sha256:{}", component.document.name, component.document.sha256)));
+        }
+    }
+    if let Some(machine) = &manifest.machine {
+        let isolated = if machine.isolated { "isolated" } else { "not isolated" };
+        let text = format!("QEMU {}, {}, {}, {isolated}", machine.qemu, machine.accelerator, machine.firmware);
+        facts.push(("machine", text));
+    }
+    if let Some(disk) = &manifest.disk {
+        let (bytes, virtual_size) = (size(disk.bytes), size(disk.virtual_size));
+        facts.push(("disk", format!("{} ({bytes} of {virtual_size})", image.disk().display())));
+        facts.push(("digest", format!("sha256:{}", disk.sha256)));
+    }
+    for case in manifest.test.iter().flat_map(|test| &test.cases) {
+        let verdict = if case.failure.is_some() { "failed" } else { "passed" };
+        facts.push(("test", format!("{}: {} {verdict}, {:.1} s", case.component, case.name, case.seconds)));
+    }
+    for export in &manifest.exports {
+        facts.push(("export", format!("{} sha256:{}", export.path.display(), export.sha256)));
+    }
+    for stage in &manifest.stages {
+        let cached = if stage.cached { ", was there" } else { "" };
+        facts.push(("stage", format!("{} {:.1} s{cached}", stage.name, stage.seconds)));
+    }
+    facts
+}
+
+fn log(image: &Image, console: bool, context: &Context) -> Result<(), CliError> {
+    let name = if console { "console.log" } else { "build.log" };
+    let mut text = String::new();
+    // A guest's console may hold anything.
+    let mut bytes = Vec::new();
+    fs_err::File::open(image.folder().join(name))?.read_to_end(&mut bytes)?;
+    text.push_str(&String::from_utf8_lossy(&bytes));
+    for line in text.lines() {
+        context.output.result(&crate::machine::console::plain(line));
+    }
+    Ok(())
+}
+
+fn remove(patterns: &[Pattern], context: &Context) -> Result<(), CliError> {
+    let store = context.store()?;
+    let mut images = Vec::new();
+    for pattern in patterns {
+        if !pattern.names_a_build() {
+            let message = format!("`{pattern}` may mean several images; name one with its build, as in nginx/1.0.0/3");
+            return Err(CliError::Usage(message));
+        }
+        images.push(store.find(pattern, |_| true)?);
+    }
+    for image in images {
+        let id = image.id.clone();
+        image.remove(&store)?;
+        context.output.progress(&format!("removed {id}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,238 @@
+//! The command line: what can be typed, how progress, results and errors are shown. The only place that prints.
+
+mod base;
+mod build;
+mod component;
+mod doctor;
+mod export;
+mod gc;
+mod generate;
+mod image;
+mod junit;
+mod output;
+mod progress;
+mod recipe;
+mod report;
+mod run;
+mod signals;
+mod test;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::factory::Factory;
+use crate::machine::accelerator::{self, Choice};
+use crate::store::Store;
+use output::Output;
+use report::CliError;
+
+/// A golden-image factory: from a recipe to a tested, exported, versioned virtual machine image.
+#[derive(Debug, Parser)]
+#[command(name = "goldsmith", version, max_term_width = 100, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    global: Global,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+struct Global {
+    /// Folder with images, parents and caches [default: $XDG_DATA_HOME/goldsmith]
+    #[arg(long, global = true, env = "GOLDSMITH_HOME", value_name = "DIR", hide_env_values = true)]
+    home: Option<PathBuf>,
+    /// Print the result as one JSON object, and nothing else, to standard output
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print results, warnings and errors only
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    /// Print more of what happens; twice for everything
+    #[arg(long, short, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Build(build::Arguments),
+    Test(test::Arguments),
+    Export(export::Arguments),
+    Run(run::Arguments),
+    #[command(subcommand)]
+    Image(image::Command),
+    #[command(subcommand)]
+    Recipe(recipe::Command),
+    #[command(subcommand)]
+    Component(component::Command),
+    #[command(subcommand)]
+    Base(base::Command),
+    Gc(gc::Arguments),
+    Doctor(doctor::Arguments),
+    Completions(generate::Completions),
+    #[command(hide = true)]
+    Man(generate::Man),
+}
+
+/// Which accelerator guests run on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Accelerator {
+    /// KVM where it works, else emulation
+    #[default]
+    Auto,
+    /// KVM, or an error
+    Kvm,
+    /// Emulation
+    Tcg,
+}
+
+impl From<Accelerator> for Choice {
+    fn from(accelerator: Accelerator) -> Self {
+        match accelerator {
+            Accelerator::Auto => Self::Auto,
+            Accelerator::Kvm => Self::Kvm,
+            Accelerator::Tcg => Self::Tcg,
+        }
+    }
+}
+
+/// What the commands work with.
+struct Context {
+    global: Global,
+    output: Output,
+    cancel: CancellationToken,
+}
+
+impl Context {
+    /// The store, after dead processes' leftovers have been cleared away.
+    fn store(&self) -> Result<Store, CliError> {
+        let root = match &self.global.home {
+            Some(home) => home.clone(),
+            None => Store::default_root()?,
+        };
+        let store = Store::open(root)?;
+        let recovered = store.recover()?;
+        for image in recovered.images {
+            self.output.warning(&format!("{image} was left by a goldsmith that was killed; it is FAILED now"));
+        }
+        Ok(store)
+    }
+
+    fn factory(&self, accelerator: Accelerator) -> Result<Factory, CliError> {
+        let reporter = progress::Reporter::new(&self.output);
+        Ok(Factory {
+            store: self.store()?,
+            listener: Arc::new(move |event| reporter.hear(&event)),
+            cancel: self.cancel.clone(),
+            accelerator: accelerator.into(),
+        })
+    }
+}
+
+/// Parses, runs, reports: the only place that ends the process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(cli.global.verbose);
+    let output = Output::new(&cli.global);
+    // Children die with the thread that started them, so all are started by threads that live as long as the runtime.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output.error(&CliError::Io(error));
+            return ExitCode::FAILURE;
+        }
+    };
+    let cancel = CancellationToken::new();
+    let context = Context { global: cli.global, output: output.clone(), cancel: cancel.clone() };
+    let result = runtime.block_on(async {
+        signals::listen(cancel, output.clone());
+        // On a worker thread, for the children's sake.
+        match tokio::spawn(dispatch(cli.command, context)).await {
+            Ok(result) => result,
+            Err(error) => Err(CliError::Io(std::io::Error::other(error))),
+        }
+    });
+    // A read or a digest that is under way on a thread of its own must not hold the exit.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output.error(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+async fn dispatch(command: Command, context: Context) -> Result<(), CliError> {
+    match command {
+        Command::Build(arguments) => build::run(arguments, &context).await,
+        Command::Test(arguments) => test::run(arguments, &context).await,
+        Command::Export(arguments) => export::run(arguments, &context).await,
+        Command::Run(arguments) => run::run(arguments, &context).await,
+        Command::Image(command) => image::run(command, &context),
+        Command::Recipe(command) => recipe::run(command, &context),
+        Command::Component(command) => component::run(command, &context),
+        Command::Base(command) => base::run(command, &context).await,
+        Command::Gc(arguments) => gc::run(&arguments, &context),
+        Command::Doctor(arguments) => doctor::run(arguments, &context).await,
+        Command::Completions(arguments) => generate::completions(&arguments),
+        Command::Man(arguments) => generate::man(&arguments),
+    }
+}
+
+/// goldsmith's own messages for developers; `GOLDSMITH_LOG` takes a filter as `RUST_LOG` usually does.
+fn start_logging(verbosity: u8) {
+    let default = match verbosity {
+        0 => "error",
+        1 => "goldsmith=info",
+        2 => "goldsmith=debug",
+        _ => "goldsmith=trace",
+    };
+    let filter = EnvFilter::try_from_env("GOLDSMITH_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(anstream::stderr).init();
+}
+
+/// Tries KVM out, in a process of its own.
+pub fn run_probe_guest() -> ExitCode {
+    match accelerator::run_probe_guest() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            output::raw_stderr(&why);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The whole command tree, for completions, man pages and the reference.
+fn command_tree() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_tree_is_sound() {
+        command_tree().debug_assert();
+    }
+
+    #[test]
+    fn everything_has_help() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            assert!(command.get_about().is_some(), "{path} has no help");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{path}: {} has no help", argument.get_id());
+            }
+            command.get_subcommands().for_each(|sub| check(sub, &path));
+        }
+        check(&command_tree(), "");
+    }
+}

@@ -1,0 +1,153 @@
+//! Where things are printed: results to standard output, the rest to standard error.
+
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+
+use anstyle::{AnsiColor, Style};
+use indicatif::{MultiProgress, ProgressDrawTarget};
+use serde::Serialize;
+
+use super::Global;
+use super::report::{self, CliError};
+
+/// How much is printed, and how.
+#[derive(Clone)]
+pub(super) struct Output {
+    pub(super) json: bool,
+    pub(super) quiet: bool,
+    pub(super) verbose: bool,
+    bars: Arc<MultiProgress>,
+    live: bool,
+}
+
+/// Styles of what is printed. Colour never carries a meaning that the words do not.
+pub(super) const BOLD: Style = Style::new().bold();
+pub(super) const DIM: Style = Style::new().dimmed();
+pub(super) const GOOD: Style = AnsiColor::Green.on_default();
+pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
+pub(super) const WARN: Style = AnsiColor::Yellow.on_default().bold();
+
+impl Output {
+    pub(super) fn new(global: &Global) -> Self {
+        let is_terminal = std::io::stderr().is_terminal();
+        let is_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false");
+        let live = is_live(is_terminal, is_ci, global.quiet, global.verbose > 0);
+        let target = if live { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
+        Self {
+            json: global.json,
+            quiet: global.quiet,
+            verbose: global.verbose > 0,
+            bars: Arc::new(MultiProgress::with_draw_target(target)),
+            live,
+        }
+    }
+
+    /// Where bars are drawn.
+    pub(super) fn bars(&self) -> &MultiProgress {
+        &self.bars
+    }
+
+    /// Whether there is a live display.
+    pub(super) fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// Prints a line of a result.
+    pub(super) fn result(&self, line: &str) {
+        // A reader that has seen enough, `head` for instance, closes the pipe.
+        let _closed = writeln!(anstream::stdout().lock(), "{line}");
+    }
+
+    /// Prints a result as JSON.
+    pub(super) fn json(&self, value: &impl Serialize) -> Result<(), CliError> {
+        let text = serde_json::to_string_pretty(value).map_err(|error| CliError::Io(error.into()))?;
+        self.result(&text);
+        Ok(())
+    }
+
+    /// Prints a line about what goes on.
+    pub(super) fn progress(&self, line: &str) {
+        if !self.quiet {
+            self.line(line);
+        }
+    }
+
+    /// Prints a warning.
+    pub(super) fn warning(&self, message: &str) {
+        self.line(&format!("{WARN}warning:{WARN:#} {message}"));
+    }
+
+    /// Prints what is wrong with a document.
+    pub(super) fn document(&self, text: &str) {
+        text.trim_end().lines().for_each(|line| self.line(line));
+    }
+
+    /// Prints an error: what, where, the cause, what to do next.
+    pub(super) fn error(&self, error: &CliError) {
+        for line in report::render(error).lines() {
+            self.line(line);
+        }
+    }
+
+    /// A line to standard error, above the live display if there is one.
+    fn line(&self, line: &str) {
+        self.bars.suspend(|| {
+            // Nothing can be said of a standard error that can't be written.
+            let _closed = writeln!(anstream::stderr().lock(), "{line}");
+        });
+    }
+}
+
+/// Whether to draw what moves: for a person at a terminal who has not asked for less or more.
+fn is_live(is_terminal: bool, is_ci: bool, quiet: bool, verbose: bool) -> bool {
+    is_terminal && !is_ci && !quiet && !verbose
+}
+
+/// Prints a line for another goldsmith to read.
+pub(super) fn raw_stderr(line: &str) {
+    let _closed = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// A table with columns as wide as they need to be.
+pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([head[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let line = |cells: &[String]| {
+        let padded = cells.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let heads: Vec<String> = head.iter().map(|&name| name.to_owned()).collect();
+    let mut lines = vec![format!("{BOLD}{}{BOLD:#}", line(&heads))];
+    lines.extend(rows.iter().map(|row| line(row)));
+    lines
+}
+
+/// A size for people.
+pub(super) fn size(bytes: u64) -> String {
+    indicatif::BinaryBytes(bytes).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_live_display_is_for_a_person_at_a_terminal() {
+        assert!(is_live(true, false, false, false));
+        assert!(!is_live(false, false, false, false));
+        assert!(!is_live(true, true, false, false));
+        assert!(!is_live(true, false, true, false));
+        assert!(!is_live(true, false, false, true));
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = vec![vec!["nginx/1.0.0/1".to_owned(), "yes".to_owned()], vec!["é".to_owned(), String::new()]];
+        let lines = table(&["IMAGE", "TESTED"], &rows);
+        let plain: Vec<String> = lines.iter().map(|line| anstream::adapter::strip_str(line).to_string()).collect();
+        assert_eq!(plain, ["IMAGE          TESTED", "nginx/1.0.0/1  yes", "é"]);
+    }
+}

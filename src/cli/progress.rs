@@ -1,0 +1,197 @@
+//! Events as a live display or as lines.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use goldsmith_agent::message::Stream;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::output::{BAD, DIM, GOOD, Output, WARN};
+use crate::component::{Event as StepEvent, StepStatus};
+use crate::factory::Event;
+use crate::parent;
+
+/// Shows what the factory tells.
+pub(super) struct Reporter {
+    output: Output,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// The one line that moves.
+    line: Option<ProgressBar>,
+    stage: &'static str,
+    component: String,
+    step: String,
+    /// Which tenth of a copy was shown last, where nothing moves.
+    tenth: u64,
+}
+
+impl Reporter {
+    pub(super) fn new(output: &Output) -> Self {
+        let line = output.is_live().then(|| {
+            let line = output.bars().add(ProgressBar::new_spinner());
+            line.enable_steady_tick(Duration::from_millis(100));
+            line
+        });
+        let state = State { line, stage: "", component: String::new(), step: String::new(), tenth: 0 };
+        Self { output: output.clone(), state: Mutex::new(state) }
+    }
+
+    /// Shows an event.
+    pub(super) fn hear(&self, event: &Event) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::StageBegins { name } => {
+                state.stage = name;
+                state.component.clear();
+                state.step.clear();
+                state.spin();
+            }
+            Event::StageEnds { name, seconds } => {
+                state.clear();
+                self.output.progress(&format!("{GOOD}{name:<7}{GOOD:#} {DIM}done in {seconds:.1} s{DIM:#}"));
+            }
+            Event::Parent(event) => self.parent(&mut state, event),
+            Event::Component { number, of, name } => {
+                state.component = format!("{number}/{of} {name}");
+                let stage = state.stage;
+                self.output.progress(&format!("{stage:<7} {number}/{of} {name}"));
+                state.spin();
+            }
+            Event::Step(event) => self.step(&mut state, event),
+            Event::Copied { what, part } => self.copied(&mut state, what, *part),
+            Event::Note(text) => self.output.progress(&format!("{DIM}note:{DIM:#} {text}")),
+            Event::Warning(text) => self.output.warning(text),
+        }
+    }
+
+    fn parent(&self, state: &mut State, event: &parent::Event) {
+        match event {
+            parent::Event::Begins(what) => {
+                state.tenth = 0;
+                state.step.clone_from(what);
+                let stage = state.stage;
+                self.output.progress(&format!("{stage:<7} {what}"));
+                state.spin();
+            }
+            parent::Event::Transfer { done, total } => match total {
+                Some(total) => {
+                    state.bytes(*done, *total);
+                    self.tenth(state, *done, *total);
+                }
+                None => state.message(&indicatif::BinaryBytes(*done).to_string()),
+            },
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    fn copied(&self, state: &mut State, what: &str, part: f64) {
+        state.message(&format!("{what} {:3.0} %", part * 100.0));
+        if part <= 0.0 {
+            state.tenth = 0;
+        }
+        what.clone_into(&mut state.step);
+        self.tenth(state, (part.clamp(0.0, 1.0) * 1000.0) as u64, 1000);
+    }
+
+    /// Where nothing moves, a line for each tenth.
+    fn tenth(&self, state: &mut State, done: u64, total: u64) {
+        let tenth = done.saturating_mul(10).checked_div(total).unwrap_or(0);
+        if state.line.is_none() && tenth > state.tenth {
+            state.tenth = tenth;
+            self.output.progress(&format!("{:<7} {} {} %", state.stage, state.step, tenth * 10));
+        }
+    }
+
+    fn step(&self, state: &mut State, event: &StepEvent) {
+        let stage = state.stage;
+        match event {
+            StepEvent::StepBegins { phase, step, action, attempt: (number, of) } => {
+                let attempt = if *number > 1 { format!(", attempt {number}/{of}") } else { String::new() };
+                state.step = format!("{phase}/{step} ({action}{attempt})");
+                if state.line.is_none() {
+                    self.output.progress(&format!("{stage:<7}   {}", state.step));
+                }
+                state.spin();
+            }
+            // With a live display, the last line that was written moves; without, all are printed.
+            StepEvent::Output { stream, line } => {
+                if state.line.is_none() {
+                    let mark = if *stream == Stream::Stderr { '!' } else { '|' };
+                    self.output.progress(&format!("{DIM}{stage:<7}     {mark} {line}{DIM:#}"));
+                } else {
+                    state.message(&format!("{} {DIM}{}{DIM:#}", state.step, shorten(line, 60)));
+                }
+            }
+            StepEvent::Reboots => {
+                "the guest restarts".clone_into(&mut state.step);
+                self.output.progress(&format!("{stage:<7}   the guest restarts"));
+                state.spin();
+            }
+            StepEvent::StepEnds(report) => {
+                let seconds = report.duration.as_secs_f64();
+                let (style, how) = match &report.status {
+                    StepStatus::Success => (GOOD, "done"),
+                    StepStatus::Failed(_) => (BAD, "failed"),
+                    StepStatus::FailureIgnored(_) => (WARN, "failed, ignored"),
+                };
+                let name = format!("{}/{}", report.phase, report.step);
+                self.output.progress(&format!("{stage:<7}   {name} {style}{how}{style:#} {DIM}{seconds:.1} s{DIM:#}"));
+            }
+        }
+    }
+}
+
+impl State {
+    fn spin(&self) {
+        let Some(line) = &self.line else { return };
+        line.set_length(0);
+        line.reset_elapsed();
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix:7} {wide_msg} {elapsed:.dim}") {
+            line.set_style(style);
+        }
+        line.set_prefix(self.stage);
+        let parts = [self.component.as_str(), self.step.as_str()];
+        line.set_message(parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" "));
+    }
+
+    fn message(&self, text: &str) {
+        if let Some(line) = &self.line {
+            line.set_message(text.to_owned());
+        }
+    }
+
+    fn bytes(&self, done: u64, total: u64) {
+        let Some(line) = &self.line else { return };
+        if line.length() != Some(total) {
+            line.set_length(total);
+            let template = "{spinner} {prefix:7} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta:.dim}";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                line.set_style(style);
+            }
+        }
+        line.set_position(done);
+    }
+
+    fn clear(&self) {
+        self.message("");
+    }
+}
+
+impl Drop for Reporter {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(line) = &state.line {
+            line.finish_and_clear();
+        }
+    }
+}
+
+/// At most so many characters of a line.
+fn shorten(line: &str, most: usize) -> String {
+    match line.char_indices().nth(most) {
+        Some((at, _)) => format!("{}…", &line[..at]),
+        None => line.to_owned(),
+    }
+}

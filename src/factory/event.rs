@@ -1,0 +1,44 @@
+//! What the stages tell.
+
+use crate::{component, parent};
+
+/// Something that happens on the way to an image.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A stage begins.
+    StageBegins {
+        /// Its name.
+        name: &'static str,
+    },
+    /// A stage ended well.
+    StageEnds {
+        /// Its name.
+        name: &'static str,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// Something of the parent's.
+    Parent(parent::Event),
+    /// A component begins.
+    Component {
+        /// Its place in the recipe, from 1.
+        number: usize,
+        /// How many there are.
+        of: usize,
+        /// Its name.
+        name: String,
+    },
+    /// Something of a component's.
+    Step(component::Event),
+    /// Part of a copy is done, from 0 to 1.
+    Copied {
+        /// What is being made.
+        what: String,
+        /// How much of it.
+        part: f64,
+    },
+    /// Something worth knowing.
+    Note(String),
+    /// Something that is not as it should be, and does not stop anything.
+    Warning(String),
+}

@@ -1,0 +1,232 @@
+//! From a recipe to a tested, exported image.
+//!
+//! ```text
+//!   plan ──► reserve a build number            PENDING
+//!              │
+//!            parent, boot, build               BUILDING   a step fails ──────────► FAILED
+//!              │                                          the user stops it ─────► CANCELLED
+//!            clean, power off, seal
+//!              │
+//!            cold boot of the sealed bytes     TESTING    a test fails ──────────► FAILED, evidence kept
+//!              │
+//!            AVAILABLE ──► export, publish                a dead builder's image ► FAILED, by the next recovery
+//! ```
+//!
+//! A [`Factory`] holds what all of this needs: the store, somebody who listens, and a way to be stopped. Stages tell what
+//! happens by [`Event`]s; nothing here prints.
+
+mod build;
+mod components;
+mod event;
+mod export;
+mod log;
+mod plan;
+mod run;
+mod selftest;
+mod shape;
+mod site;
+mod test;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::component::{StepFailure, StepReport};
+use crate::document::diagnostic::Report;
+use crate::machine::accelerator::{Choice, Unusable};
+use crate::store::manifest::Stage;
+use crate::store::version::ImageId;
+use crate::store::{self, Store};
+use crate::{guest, machine, parent};
+
+pub use build::{Built, OnFailure, Options};
+pub use event::Event;
+pub use export::Format;
+pub use plan::{Plan, PlannedComponent};
+pub use run::{Console, RunOptions, Subject};
+pub use selftest::SelfTest;
+pub use site::SiteWishes;
+
+/// What every command of the factory needs.
+#[derive(Clone)]
+pub struct Factory {
+    /// Where images are kept.
+    pub store: Store,
+    /// Hears what happens.
+    pub listener: Arc<dyn Fn(Event) + Send + Sync>,
+    /// Ends whatever is under way.
+    pub cancel: CancellationToken,
+    /// Which accelerator the user asks for.
+    pub accelerator: Choice,
+}
+
+impl std::fmt::Debug for Factory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Factory").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+/// Why there is no image, test or export.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A document is wrong.
+    #[error("the document can't be used")]
+    Document(#[from] Box<Report>),
+    /// A document can't be read.
+    #[error(transparent)]
+    Unreadable(std::io::Error),
+    /// A recipe names something that is not there, or does not fit.
+    #[error("{place}: {message}")]
+    Recipe {
+        /// File, line and column.
+        place: String,
+        /// What is wrong.
+        message: String,
+        /// What to write instead.
+        help: Option<String>,
+    },
+    /// The parent could not be obtained.
+    #[error(transparent)]
+    Parent(#[from] parent::Error),
+    /// The accelerator that was asked for does not work.
+    #[error(transparent)]
+    Accelerator(#[from] Unusable),
+    /// The host lacks something.
+    #[error("{what}")]
+    Host {
+        /// What.
+        what: String,
+        /// What would mend it.
+        mend: String,
+    },
+    /// A step of a build failed.
+    #[error("{}", describe_step(component, step, failure))]
+    Step {
+        /// The component.
+        component: String,
+        /// The step.
+        step: Box<StepReport>,
+        /// Why.
+        failure: Box<StepFailure>,
+        /// The full log.
+        log: PathBuf,
+    },
+    /// Something went wrong with a guest while building.
+    #[error("the build machine failed while {doing}")]
+    Guest {
+        /// What was being done.
+        doing: String,
+        /// Why.
+        #[source]
+        source: Box<guest::Error>,
+        /// The full log.
+        log: PathBuf,
+    },
+    /// The sealed disk failed its test.
+    #[error("{image} failed its test: {reason}")]
+    Test {
+        /// The image.
+        image: ImageId,
+        /// Why.
+        reason: String,
+        /// Where the evidence is.
+        log: PathBuf,
+    },
+    /// Something of the site's is on the sealed disk.
+    #[error("what was given to the guest for its build only is on the sealed disk: {}", found.join(", "))]
+    Traces {
+        /// What was found.
+        found: Vec<String>,
+    },
+    /// The machine could not be started.
+    #[error(transparent)]
+    Machine(#[from] machine::Error),
+    /// A disk could not be made, sealed or read.
+    #[error("the disk can't be {doing}")]
+    Disk {
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An export failed.
+    #[error("{image} can't be exported as {format}")]
+    Export {
+        /// The image.
+        image: ImageId,
+        /// The format.
+        format: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An image is not in a state to be used so.
+    #[error("{image} is {state} and can't be {wanted}")]
+    State {
+        /// The image.
+        image: ImageId,
+        /// Its state.
+        state: store::manifest::State,
+        /// What was wanted.
+        wanted: &'static str,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The user stopped it.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+fn describe_step(component: &str, step: &StepReport, failure: &StepFailure) -> String {
+    let mut text = format!("{component}/{}/{}: {}", step.phase, step.step, failure.message);
+    if let Some(sign) = failure.sign {
+        text.push_str(": ");
+        text.push_str(sign.name);
+    }
+    if !failure.tail.is_empty() {
+        text.push_str("\nthe last lines of its output:");
+        for line in &failure.tail {
+            text.push_str("\n    ");
+            text.push_str(line);
+        }
+    }
+    text
+}
+
+impl Factory {
+    fn tell(&self, event: Event) {
+        (self.listener)(event);
+    }
+
+    /// Runs one stage, tells that it begins and ends, and notes how long it took.
+    async fn stage<T, E>(
+        &self,
+        stages: &mut Vec<Stage>,
+        name: &'static str,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Error>
+    where
+        Error: From<E>,
+    {
+        let started = Instant::now();
+        self.tell(Event::StageBegins { name });
+        // Cancelled first: work that is dropped ends its machine and removes its files.
+        let result = tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => return Err(Error::Interrupted),
+            result = work => result,
+        };
+        let seconds = started.elapsed().as_secs_f64();
+        let value = result?;
+        stages.push(Stage { name: name.to_owned(), seconds, cached: false });
+        self.tell(Event::StageEnds { name, seconds });
+        Ok(value)
+    }
+}

@@ -1,0 +1,226 @@
+//! The test: the sealed bytes, booted cold in a second machine.
+//!
+//! The machine gets a fresh overlay on the image's own disk, a new instance id and a new network address: what boots is
+//! what ships. That the system comes up whole is the first test; a component without a `test` phase has no other.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use fs_err as fs;
+use jiff::Timestamp;
+
+use super::build::{CONSOLE_LOG, DOCUMENTS, RECIPE, kept_document};
+use super::components::{Ran, surroundings};
+use super::log::Log;
+use super::plan::PlannedComponent;
+use super::shape::Shape;
+use super::{Error, Factory};
+use crate::component::{Program, StepStatus};
+use crate::disk::qemu_img;
+use crate::document::decode::Strictness;
+use crate::document::recipe::{self, FirmwareKind, MachineWishes, Recipe};
+use crate::document::size::Size;
+use crate::document::syntax::Source;
+use crate::guest::seed::{Purpose, Seed};
+use crate::guest::site::Site;
+use crate::guest::{self, Guest, SystemState};
+use crate::host::file;
+use crate::machine::console::plain;
+use crate::store::manifest::{self, Manifest, State, Test, TestCase};
+use crate::store::{Image, Reservation};
+
+/// The folder in an image that holds the evidence of its newest test.
+const EVIDENCE: &str = "test";
+const TEST_LOG: &str = "test.log";
+/// What the first test is called.
+const BOOT: &str = "boot";
+
+impl Factory {
+    /// Tests an image of the store again: with the components that it was built with, or with others.
+    pub async fn test(&self, image: Image, others: &[PathBuf]) -> Result<Image, Error> {
+        if image.manifest.disk.is_none() || image.manifest.state.is_under_way() {
+            let (image, state) = (image.id, image.manifest.state);
+            return Err(Error::State { image, state, wanted: "tested" });
+        }
+        let source = Source::read(&image.folder().join(DOCUMENTS).join(RECIPE)).map_err(Error::Unreadable)?;
+        let (recipe, _) = recipe::decode(&source).map_err(Box::new)?;
+        let components = if others.is_empty() { kept_components(&image)? } else { read_components(others)? };
+        let mut reservation = Reservation::of(&self.store, image)?;
+        self.verify_disk(&reservation.image).await?;
+        let built_on = machine_wishes(reservation.image.manifest.machine.as_ref());
+        let shape = self.shape(&recipe.machine.or(&built_on), false).await?;
+        let mut stages = Vec::new();
+        let test = self.test_disk(&reservation.image, &recipe, &components, &shape);
+        let test = self.stage(&mut stages, "test", test).await?;
+        let failure = failure(&reservation.image, &test);
+        // Components of the user's own say nothing of the image's own test.
+        if others.is_empty() {
+            reservation.image.update(|manifest| record(manifest, test))?;
+        }
+        failure.map_or(Ok(reservation.image.clone()), Err)
+    }
+
+    /// That the disk is the one that the manifest names.
+    pub(super) async fn verify_disk(&self, image: &Image) -> Result<(), Error> {
+        let path = image.disk();
+        let sha256 = tokio::task::spawn_blocking(move || file::sha256(&path)).await.map_err(std::io::Error::other)??;
+        if image.manifest.disk.as_ref().is_some_and(|disk| disk.sha256 == sha256) {
+            return Ok(());
+        }
+        let source = format!("`{}` has changed since it was sealed", image.disk().display()).into();
+        Err(Error::Disk { doing: "used", source })
+    }
+
+    /// Boots an image's disk and runs the `test` phases. A test that fails is a result; an error is not.
+    pub(super) async fn test_disk(
+        &self,
+        image: &Image,
+        recipe: &Recipe,
+        components: &[PlannedComponent],
+        shape: &Shape,
+    ) -> Result<Test, Error> {
+        let evidence = image.folder().join(EVIDENCE);
+        if evidence.exists() {
+            fs::remove_dir_all(&evidence)?;
+        }
+        fs::create_dir(&evidence)?;
+        let log = Log::open(&evidence.join(TEST_LOG))?;
+        let logged = self.logging_to(&log);
+        let run = self.store.begin_run("test")?;
+        let (disk, seed) = (run.path("disk.qcow2"), run.path("seed.img"));
+        let Some(sealed) = image.manifest.disk.clone() else {
+            return Err(Error::State { image: image.id.clone(), state: image.manifest.state, wanted: "tested" });
+        };
+        let created = qemu_img::create_overlay(&disk, &image.disk(), sealed.virtual_size).await;
+        created.map_err(|error| Error::Disk { doing: "booted", source: error.into() })?;
+        Seed::with_agent(Purpose::Test).write(&seed)?;
+        let spec = shape.spec(disk, Some(seed), evidence.join(CONSOLE_LOG));
+        let started = Instant::now();
+        let mut cases = Vec::new();
+        match Guest::boot(&shape.qemu, &spec, run.folder(), shape.boot_timeout).await {
+            Ok(guest) => {
+                let checked = async {
+                    let problem = check_system(&guest, &recipe.allowed_failed_units).await?;
+                    guest.make_folder(&recipe.working_directory, None).await?;
+                    Ok::<_, guest::Error>(problem)
+                };
+                let problem = checked.await.unwrap_or_else(|error| Some(error.to_string()));
+                let is_up = problem.is_none();
+                cases.push(boot_case(started, problem));
+                if is_up {
+                    let surroundings = surroundings(recipe, &Site::default(), shape, image, "TESTING");
+                    let ran = logged.run_phases(components, &["test"], &guest, &surroundings).await;
+                    cases.extend(ran.iter().flat_map(step_cases));
+                }
+                guest.finish().await;
+            }
+            // What this host lacks is no fault of the image's.
+            Err(guest::Error::Machine(error)) => return Err(error.into()),
+            Err(error) => cases.push(boot_case(started, Some(error.to_string()))),
+        }
+        for case in &cases {
+            log.line(&format!("{}: {}: {}", case.component, case.name, case.failure.as_deref().unwrap_or("passed")));
+        }
+        let passed = cases.iter().all(|case| case.failure.is_none());
+        Ok(Test { finished: Timestamp::now(), disk: sealed.sha256, passed, cases })
+    }
+}
+
+/// What a test changes in what is known of an image.
+pub(super) fn record(manifest: &mut Manifest, test: Test) {
+    let reason = first_failure(&test).map(|failure| format!("its test failed: {failure}"));
+    manifest.tested = test.passed;
+    let state = if test.passed { State::Available } else { State::Failed };
+    manifest.set_state(state, reason);
+    manifest.test = Some(test);
+}
+
+fn first_failure(test: &Test) -> Option<String> {
+    test.cases.iter().find_map(|case| {
+        let failure = case.failure.as_ref()?;
+        Some(format!("{}/{}: {failure}", case.component, case.name))
+    })
+}
+
+/// A failed test as an error.
+pub(super) fn failure(image: &Image, test: &Test) -> Option<Error> {
+    let log = image.folder().join(EVIDENCE).join(TEST_LOG);
+    first_failure(test).map(|reason| Error::Test { image: image.id.clone(), reason, log })
+}
+
+/// Waits until the system is up. A failed unit is a problem unless the recipe allows it.
+async fn check_system(guest: &Guest, allowed: &[String]) -> Result<Option<String>, guest::Error> {
+    let failed = match guest.wait_for_system().await? {
+        SystemState::Running | SystemState::Unknown => return Ok(None),
+        SystemState::Degraded { failed } => failed,
+    };
+    let failed: Vec<String> = failed.into_iter().filter(|unit| !allowed.contains(unit)).collect();
+    if failed.is_empty() {
+        return Ok(None);
+    }
+    let mut problem = format!("the system came up degraded: {} failed", failed.join(", "));
+    for unit in failed.iter().filter(|unit| !unit.contains(' ')) {
+        let (_, lines) = guest.ask(&["journalctl", "--no-pager", "--lines=5", "--output=cat", "--unit", unit]).await?;
+        problem.extend(lines.lines().map(|line| format!("\n    {}", plain(line))));
+    }
+    Ok(Some(problem))
+}
+
+fn boot_case(started: Instant, failure: Option<String>) -> TestCase {
+    let seconds = started.elapsed().as_secs_f64();
+    TestCase { component: BOOT.to_owned(), name: "the system comes up".to_owned(), seconds, failure }
+}
+
+fn step_cases(ran: &Ran) -> impl Iterator<Item = TestCase> {
+    ran.outcome.steps.iter().map(|report| {
+        let failure = match &report.status {
+            StepStatus::Success | StepStatus::FailureIgnored(_) => None,
+            StepStatus::Failed(failure) => {
+                let mut text = failure.message.clone();
+                text.extend(failure.sign.map(|sign| format!(": {}", sign.name)));
+                text.extend(failure.tail.iter().map(|line| format!("\n    {line}")));
+                Some(text)
+            }
+        };
+        let seconds = report.duration.as_secs_f64();
+        TestCase { component: ran.component.clone(), name: report.step.clone(), seconds, failure }
+    })
+}
+
+/// The machine that an image was built on, as wishes for its test machine.
+pub(super) fn machine_wishes(machine: Option<&manifest::Machine>) -> MachineWishes {
+    machine.map_or_else(MachineWishes::default, |machine| MachineWishes {
+        cpus: Some(machine.cpus),
+        memory: Some(Size(machine.memory)),
+        firmware: Some(if machine.firmware == "uefi" { FirmwareKind::Uefi } else { FirmwareKind::Bios }),
+        ..MachineWishes::default()
+    })
+}
+
+/// The components that an image was built with, from the documents in its folder.
+fn kept_components(image: &Image) -> Result<Vec<PlannedComponent>, Error> {
+    let used = image.manifest.source.iter().flat_map(|source| &source.components);
+    let mut components = Vec::new();
+    for (number, component) in (1..).zip(used) {
+        let name = component.document.name.clone();
+        let path = image.folder().join(DOCUMENTS).join(kept_document(number, &name));
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let set = component.parameters.iter().map(|(name, value)| (name.clone(), text(value)));
+        components.push(read_component(name, &path, set.collect())?);
+    }
+    Ok(components)
+}
+
+fn read_components(paths: &[PathBuf]) -> Result<Vec<PlannedComponent>, Error> {
+    let name = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    paths.iter().map(|path| read_component(name(path), path, Vec::new())).collect()
+}
+
+fn read_component(name: String, path: &Path, parameters: Vec<(String, String)>) -> Result<PlannedComponent, Error> {
+    let source = Source::read(path).map_err(Error::Unreadable)?;
+    let (program, _, problems) = Program::compile(&source, &parameters, Strictness::Compat).map_err(Box::new)?;
+    if let Some(message) = problems.into_iter().next() {
+        return Err(Error::Recipe { place: path.display().to_string(), message, help: None });
+    }
+    Ok(PlannedComponent { name, program, parameters })
+}
