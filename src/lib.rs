@@ -5,10 +5,10 @@
 //! stands below it.
 
 pub mod cli;
-pub mod factory;
 pub mod component;
 pub mod disk;
 pub mod document;
+pub mod factory;
 pub mod guest;
 pub mod host;
 pub mod machine;

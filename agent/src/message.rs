@@ -189,6 +189,14 @@ pub enum Op {
     },
     /// Write all file systems' data to disk. Answered by [`Reply::Done`].
     Sync,
+    /// Make this guest, whose memory others may have started from as well, one of its own: set its clock and give its
+    /// random generator new entropy. Answered by [`Reply::Done`].
+    Awake {
+        /// Nanoseconds since the Unix epoch.
+        unix_nanos: u64,
+        /// Random bytes that no other guest gets.
+        entropy: [u8; 32],
+    },
 }
 
 /// A program to run.

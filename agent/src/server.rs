@@ -166,5 +166,6 @@ fn perform(shared: &Shared, id: u32, op: Op) -> Result<Reply, OpError> {
             rustix::fs::sync();
             Ok(Reply::Done)
         }
+        Op::Awake { unix_nanos, entropy } => op::awake::awake(unix_nanos, &entropy).map(|()| Reply::Done),
     }
 }

@@ -35,6 +35,9 @@ pub(super) struct Arguments {
     /// What guests run on
     #[arg(long, value_enum, default_value_t)]
     accel: Accelerator,
+    /// Boot the parent, even if a checkpoint of it is there
+    #[arg(long)]
+    cold: bool,
     /// What happens with the build machine when the build fails
     #[arg(long, value_enum, default_value_t)]
     on_failure: OnFailure,
@@ -94,6 +97,7 @@ pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), C
     let plan = Plan::read(&arguments.recipe, &arguments.parameters)?;
     let options = Options {
         no_test: arguments.no_test,
+        cold: arguments.cold,
         on_failure: match arguments.on_failure {
             OnFailure::Cleanup => factory::OnFailure::Cleanup,
             OnFailure::Keep => factory::OnFailure::Keep,

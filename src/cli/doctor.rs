@@ -96,7 +96,9 @@ fn install(package: &str) -> String {
     if process::find("apt-get").is_some() {
         return format!("sudo apt-get install {package}");
     }
-    format!("install the package that Debian calls {package}; `cargo xtask setup` knows its name in other distributions")
+    format!(
+        "install the package that Debian calls {package}; `cargo xtask setup` knows its name in other distributions"
+    )
 }
 
 fn programs() -> Vec<Finding> {
@@ -165,7 +167,12 @@ async fn version(qemu: &Qemu) -> Finding {
 async fn kvm(remembered: &std::path::Path) -> Finding {
     let verdict = accelerator::kvm(remembered).await;
     if verdict.usable {
-        return Finding { name: "kvm", health: Health::Good, what: format!("KVM works: {}", verdict.reason), mend: None };
+        return Finding {
+            name: "kvm",
+            health: Health::Good,
+            what: format!("KVM works: {}", verdict.reason),
+            mend: None,
+        };
     }
     let what = format!("KVM does not work, so guests are emulated and slow: {}", verdict.reason);
     Finding { name: "kvm", health: Health::Warning, what, mend: verdict.mend }

@@ -26,7 +26,9 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<(), CliErr
     }
     if context.output.json {
         let paths: Vec<_> = garbage.iter().map(|item| &item.path).collect();
-        return context.output.json(&serde_json::json!({ "removed": !arguments.dry_run, "bytes": bytes, "paths": paths }));
+        return context
+            .output
+            .json(&serde_json::json!({ "removed": !arguments.dry_run, "bytes": bytes, "paths": paths }));
     }
     let verb = if arguments.dry_run { "would give back" } else { "gave back" };
     context.output.result(&format!("{verb} {}", size(bytes)));

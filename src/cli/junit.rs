@@ -69,6 +69,20 @@ mod tests {
         };
         let mut report = report("nginx/1.0.0/1", &test);
         report.uuid = None;
-        insta::assert_snapshot!(report.to_string().unwrap(), @"");
+        insta::assert_snapshot!(report.to_string().unwrap(), @r#"
+        <?xml version="1.0" encoding="UTF-8"?>
+        <testsuites name="nginx/1.0.0/1" tests="3" skipped="0" failures="1" errors="0">
+            <testsuite name="boot" tests="1" skipped="0" errors="0" failures="0">
+                <testcase name="the system comes up" classname="boot" time="1.500"/>
+            </testsuite>
+            <testsuite name="nginx" tests="2" skipped="0" errors="0" failures="1">
+                <testcase name="Page" classname="nginx" time="1.500">
+                    <failure message="exit status 7">exit status 7
+            curl: &lt;no&gt; &amp;  connection</failure>
+                </testcase>
+                <testcase name="Service" classname="nginx" time="1.500"/>
+            </testsuite>
+        </testsuites>
+        "#);
     }
 }

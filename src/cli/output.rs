@@ -15,7 +15,6 @@ use super::report::{self, CliError};
 pub(super) struct Output {
     pub(super) json: bool,
     pub(super) quiet: bool,
-    pub(super) verbose: bool,
     bars: Arc<MultiProgress>,
     live: bool,
 }
@@ -33,13 +32,7 @@ impl Output {
         let is_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false");
         let live = is_live(is_terminal, is_ci, global.quiet, global.verbose > 0);
         let target = if live { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
-        Self {
-            json: global.json,
-            quiet: global.quiet,
-            verbose: global.verbose > 0,
-            bars: Arc::new(MultiProgress::with_draw_target(target)),
-            live,
-        }
+        Self { json: global.json, quiet: global.quiet, bars: Arc::new(MultiProgress::with_draw_target(target)), live }
     }
 
     /// Where bars are drawn.

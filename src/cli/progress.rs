@@ -23,8 +23,8 @@ struct State {
     stage: &'static str,
     component: String,
     step: String,
-    /// Which tenth of a copy was shown last, where nothing moves.
-    tenth: u64,
+    /// Which quarter of a copy was shown last, where nothing moves.
+    quarter: u64,
 }
 
 impl Reporter {
@@ -34,7 +34,7 @@ impl Reporter {
             line.enable_steady_tick(Duration::from_millis(100));
             line
         });
-        let state = State { line, stage: "", component: String::new(), step: String::new(), tenth: 0 };
+        let state = State { line, stage: "", component: String::new(), step: String::new(), quarter: 0 };
         Self { output: output.clone(), state: Mutex::new(state) }
     }
 
@@ -60,7 +60,7 @@ impl Reporter {
                 state.spin();
             }
             Event::Step(event) => self.step(&mut state, event),
-            Event::Copied { what, part } => self.copied(&mut state, what, *part),
+            Event::Copied { stage, what, part } => self.copied(&mut state, stage, what, *part),
             Event::Note(text) => self.output.progress(&format!("{DIM}note:{DIM:#} {text}")),
             Event::Warning(text) => self.output.warning(text),
         }
@@ -69,7 +69,7 @@ impl Reporter {
     fn parent(&self, state: &mut State, event: &parent::Event) {
         match event {
             parent::Event::Begins(what) => {
-                state.tenth = 0;
+                state.quarter = 0;
                 state.step.clone_from(what);
                 let stage = state.stage;
                 self.output.progress(&format!("{stage:<7} {what}"));
@@ -78,7 +78,8 @@ impl Reporter {
             parent::Event::Transfer { done, total } => match total {
                 Some(total) => {
                     state.bytes(*done, *total);
-                    self.tenth(state, *done, *total);
+                    let (stage, what) = (state.stage, state.step.clone());
+                    self.quarter(state, stage, &what, *done, *total);
                 }
                 None => state.message(&indicatif::BinaryBytes(*done).to_string()),
             },
@@ -86,21 +87,23 @@ impl Reporter {
     }
 
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    fn copied(&self, state: &mut State, what: &str, part: f64) {
-        state.message(&format!("{what} {:3.0} %", part * 100.0));
-        if part <= 0.0 {
-            state.tenth = 0;
+    fn copied(&self, state: &mut State, stage: &str, what: &str, part: f64) {
+        // A copy that is made beside another stage must not hide what that stage is doing.
+        if stage == state.stage {
+            state.message(&format!("{what} {:3.0} %", part * 100.0));
         }
-        what.clone_into(&mut state.step);
-        self.tenth(state, (part.clamp(0.0, 1.0) * 1000.0) as u64, 1000);
+        if part <= 0.0 {
+            state.quarter = 0;
+        }
+        self.quarter(state, stage, what, (part.clamp(0.0, 1.0) * 1000.0) as u64, 1000);
     }
 
-    /// Where nothing moves, a line for each tenth.
-    fn tenth(&self, state: &mut State, done: u64, total: u64) {
-        let tenth = done.saturating_mul(10).checked_div(total).unwrap_or(0);
-        if state.line.is_none() && tenth > state.tenth {
-            state.tenth = tenth;
-            self.output.progress(&format!("{:<7} {} {} %", state.stage, state.step, tenth * 10));
+    /// Where nothing moves, a line for each quarter.
+    fn quarter(&self, state: &mut State, stage: &str, what: &str, done: u64, total: u64) {
+        let quarter = done.saturating_mul(4).checked_div(total).unwrap_or(0);
+        if state.line.is_none() && quarter > state.quarter {
+            state.quarter = quarter;
+            self.output.progress(&format!("{stage:<7} {what} {} %", quarter * 25));
         }
     }
 
@@ -166,7 +169,8 @@ impl State {
         let Some(line) = &self.line else { return };
         if line.length() != Some(total) {
             line.set_length(total);
-            let template = "{spinner} {prefix:7} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta:.dim}";
+            let template =
+                "{spinner} {prefix:7} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta:.dim}";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 line.set_style(style);
             }

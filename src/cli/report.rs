@@ -97,6 +97,7 @@ fn guest_code(error: &guest::Error) -> u8 {
         guest::Error::Lost | guest::Error::Refused(_) => STEP_FAILED,
         guest::Error::Ended { end: End::HostDisk { .. } | End::Died { .. }, .. } => OTHER,
         guest::Error::Machine(_)
+        | guest::Error::Checkpoint(_)
         | guest::Error::AgentSilent { .. }
         | guest::Error::Source(_)
         | guest::Error::Protocol(_) => OTHER,
@@ -259,7 +260,9 @@ fn guest_hints(error: &guest::Error) -> Vec<String> {
 fn machine_hints(error: &crate::machine::Error) -> Vec<String> {
     use crate::machine::Error;
     match error {
-        Error::NoQemu => vec!["install the package qemu-system-x86; `goldsmith doctor` says the whole command".to_owned()],
+        Error::NoQemu => {
+            vec!["install the package qemu-system-x86; `goldsmith doctor` says the whole command".to_owned()]
+        }
         Error::Start { stderr } => disk_full_hint(stderr),
         _ => vec!["`goldsmith doctor` tells what this host lacks".to_owned()],
     }
@@ -286,7 +289,8 @@ fn parent_hints(error: &parent::Error) -> Vec<String> {
             "an ordinary user needs a range in /etc/subuid and /etc/subgid: sudo usermod --add-subuids 100000-165535 \
              --add-subgids 100000-165535 \"$USER\""
                 .to_owned(),
-            "outside Debian, the package debian-archive-keyring brings the keys that packages are checked with".to_owned(),
+            "outside Debian, the package debian-archive-keyring brings the keys that packages are checked with"
+                .to_owned(),
         ],
         Error::Unknown { .. } => vec!["`goldsmith base list` and `goldsmith image list` show what there is".to_owned()],
         Error::Io(error) => io_hints(error),
@@ -319,7 +323,10 @@ fn io_hints(error: &io::Error) -> Vec<String> {
 
 fn disk_full_hint(message: &str) -> Vec<String> {
     if message.contains("No space left on device") {
-        return vec!["the host's disk is full: `goldsmith gc` gives back what can be made again, `goldsmith image rm` images".to_owned()];
+        return vec![
+            "the host's disk is full: `goldsmith gc` gives back what can be made again, `goldsmith image rm` images"
+                .to_owned(),
+        ];
     }
     Vec::new()
 }

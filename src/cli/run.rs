@@ -38,13 +38,15 @@ pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), C
         Subject::Disk(arguments.image.into())
     } else {
         let pattern = arguments.image.parse().map_err(|error| CliError::Usage(format!("{error}")))?;
-        Subject::Image(factory.store.find(&pattern, |image| image.manifest.disk.is_some())?)
+        Subject::Image(Box::new(factory.store.find(&pattern, |image| image.manifest.disk.is_some())?))
     };
     let options = RunOptions { forwards: arguments.publish, seed: arguments.seed };
     let mut console = factory.run_copy(&subject, &options).await?;
     drop(factory);
     if let Some(password) = &console.password {
-        context.output.progress(&format!("log in as the image's default user with the password {BOLD}{password}{BOLD:#}"));
+        context
+            .output
+            .progress(&format!("log in as the image's default user with the password {BOLD}{password}{BOLD:#}"));
     }
     context.output.progress("Ctrl-] ends the machine and throws the copy away");
     let attached = attach(&mut console, context).await;

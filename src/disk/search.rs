@@ -75,7 +75,7 @@ mod tests {
         }
         let at = (20 << 20) - 7;
         bytes[at..at + 18].copy_from_slice(b"across-two-windows");
-        std::fs::write(&raw, bytes).unwrap();
+        fs_err::write(&raw, bytes).unwrap();
         for compress in [&[][..], &["-c"]] {
             let disk = folder.path().join("disk.qcow2");
             let convert = Command::new("qemu-img")

@@ -229,7 +229,8 @@ fn bootstrap(reader: &Reader, node: &Node) -> Option<Bootstrap> {
     let suite = fields.require("suite").and_then(|node| plain_word(reader, node, "suite"));
     let mirror = fields.text("mirror").map(|text| text.value);
     let services = fields.get("services").and_then(|node| reader.list(node, "services"));
-    let services = services.unwrap_or_default().iter().filter_map(|node| plain_word(reader, node, "services")).collect();
+    let services =
+        services.unwrap_or_default().iter().filter_map(|node| plain_word(reader, node, "services")).collect();
     let packages = fields.require("packages").and_then(|node| reader.list(node, "packages"));
     let packages =
         packages.unwrap_or_default().iter().filter_map(|node| plain_word(reader, node, "packages")).collect();

@@ -292,8 +292,8 @@ impl<'a> Fields<'a> {
 /// "did you mean", when one of the known words is near.
 pub fn suggest(word: &str, known: &[&str]) -> Option<String> {
     let others = known.iter().filter(|candidate| **candidate != word);
-    let near = others
-        .map(|candidate| (strsim::jaro_winkler(&word.to_lowercase(), &candidate.to_lowercase()), candidate));
+    let near =
+        others.map(|candidate| (strsim::jaro_winkler(&word.to_lowercase(), &candidate.to_lowercase()), candidate));
     let (similarity, candidate) = near.max_by(|a, b| a.0.total_cmp(&b.0))?;
     (similarity > 0.8).then(|| format!("did you mean `{candidate}`?"))
 }

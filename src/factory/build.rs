@@ -7,16 +7,16 @@ use std::time::Duration;
 use fs_err as fs;
 
 use super::components::{self, surroundings};
-use super::export::Format;
+use super::export::{Exports, Format};
 use super::log::Log;
 use super::plan::{Plan, PlannedFile, document_digest};
 use super::shape::Shape;
 use super::site::{self, SiteWishes};
+use super::warm::Wanted;
 use super::{Error, Event, Factory};
 use crate::disk::probe::Format as DiskFormat;
 use crate::disk::qemu_img::{self, Target};
 use crate::disk::search;
-use crate::guest::seed::{Purpose, Seed};
 use crate::guest::site::Site;
 use crate::guest::{self, Guest};
 use crate::host::file::{self, Draft};
@@ -40,6 +40,8 @@ pub enum OnFailure {
 pub struct Options {
     /// Leave the test out.
     pub no_test: bool,
+    /// Boot the parent instead of restoring its checkpoint, and leave none.
+    pub cold: bool,
     /// What happens with the build machine when the build fails.
     pub on_failure: OnFailure,
     /// What the site's network needs.
@@ -77,9 +79,8 @@ impl Factory {
         }
         let mut run = self.store.begin_run("build")?;
         let mut stages = Vec::new();
-        let result = Build { factory: &logged, plan, options, stages: &mut stages }
-            .run(&mut reservation.image, &mut run)
-            .await;
+        let result =
+            Build { factory: &logged, plan, options, stages: &mut stages }.run(&mut reservation.image, &mut run).await;
         let image = &mut reservation.image;
         image.update(|manifest| manifest.stages = stages)?;
         match result {
@@ -95,7 +96,8 @@ impl Factory {
                 if options.on_failure == OnFailure::Keep && run.path(OVERLAY).exists() {
                     let disk = run.keep().join(OVERLAY);
                     let command = format!("goldsmith run {}", quote(&disk.to_string_lossy()));
-                    logged.tell(Event::Note(format!("the build machine's disk was kept; look into it with: {command}")));
+                    logged
+                        .tell(Event::Note(format!("the build machine's disk was kept; look into it with: {command}")));
                 }
                 Err(error)
             }
@@ -115,7 +117,6 @@ impl Factory {
 
 /// Name of the build machine's disk in the run's folder.
 const OVERLAY: &str = "disk.qcow2";
-const SEED: &str = "seed.img";
 
 struct Build<'a> {
     factory: &'a Factory,
@@ -131,7 +132,8 @@ impl Build<'_> {
             self.factory.tell(Event::Warning(warning));
         }
         let parent = self.parent(run).await?;
-        let shape = self.factory.shape(&self.plan.recipe.machine.or(&parent.machine), self.plan.recipe.network.open).await?;
+        let shape =
+            self.factory.shape(&self.plan.recipe.machine.or(&parent.machine), self.plan.recipe.network.open).await?;
         save_documents(self.plan, image)?;
         image.update(|manifest| {
             manifest.source = Some(self.source(&parent));
@@ -142,17 +144,34 @@ impl Build<'_> {
         image.update(|manifest| manifest.machine = Some(shape.record(qemu_version)))?;
         let guest = self.components(guest, &site, &shape, image).await?;
         self.seal(guest, &site, image, run).await?;
-        if self.options.no_test {
+        self.release(image, &shape).await
+    }
+
+    /// Tests the sealed disk and exports it.
+    async fn release(&mut self, image: &mut Image, shape: &Shape) -> Result<(), Error> {
+        let (factory, options) = (self.factory, self.options);
+        if options.no_test {
             image.update(|manifest| manifest.set_state(State::Available, None))?;
-        } else {
-            self.test(image, &shape).await?;
         }
-        if !self.options.exports.is_empty() {
-            let (factory, options) = (self.factory, self.options);
-            let exported = factory.export_image(image, &options.exports, &options.output);
-            factory.stage(self.stages, "export", exported).await?;
+        let sealed = image.clone();
+        let write = factory.write_exports(&sealed, &options.exports, &options.output);
+        let mut write = std::pin::pin!(write);
+        let mut written = options.exports.is_empty().then(|| Ok(Exports::default()));
+        if !options.no_test {
+            // Both only read the sealed disk. An export that fails is no reason to end the test.
+            let mut test = std::pin::pin!(self.test(image, shape));
+            loop {
+                tokio::select! {
+                    tested = &mut test => break tested?,
+                    exports = &mut write, if written.is_none() => written = Some(exports),
+                }
+            }
         }
-        Ok(())
+        let exports = match written {
+            Some(exports) => exports?,
+            None => factory.stage(self.stages, "export", write).await?,
+        };
+        factory.name_exports(image, exports)
     }
 
     async fn parent(&mut self, run: &Run) -> Result<Parent, Error> {
@@ -195,21 +214,20 @@ impl Build<'_> {
             let warning = format!("the parent's disk is larger than {} already", crate::document::size::Size(wanted));
             factory.tell(Event::Warning(warning));
         }
-        let boot = async {
-            let (disk, seed) = (run.path(OVERLAY), run.path(SEED));
-            let created = qemu_img::create_overlay(&disk, &parent.disk, wanted.max(parent.virtual_size)).await;
-            created.map_err(|error| Error::Disk { doing: "made", source: error.into() })?;
-            Seed::with_agent(Purpose::Build).write(&seed)?;
-            let spec = shape.spec(disk, Some(seed), image.folder().join(CONSOLE_LOG));
-            let guest = Guest::boot(&shape.qemu, &spec, run.folder(), shape.boot_timeout).await;
-            let guest = guest.map_err(|error| failed("it started", image, error))?;
-            let complaint = guest.wait_for_cloud_init().await.map_err(|error| failed("it started", image, error))?;
-            if let Some(complaint) = complaint {
-                factory.tell(Event::Warning(format!("cloud-init did not end well in the build machine: {complaint}")));
-            }
-            Ok::<_, Error>(guest)
+        let ready = Wanted {
+            parent,
+            shape,
+            size: wanted.max(parent.virtual_size),
+            run,
+            disk: run.path(OVERLAY),
+            console_log: image.folder().join(CONSOLE_LOG),
+            cold: self.options.cold,
         };
-        factory.stage(self.stages, "boot", boot).await
+        let (guest, cached) = factory.stage(self.stages, "boot", factory.ready_guest(&ready)).await?;
+        if let Some(stage) = self.stages.last_mut() {
+            stage.cached = cached;
+        }
+        Ok(guest)
     }
 
     /// Copies the recipe's files and runs the components' `build` and `validate` phases.
@@ -312,7 +330,7 @@ async fn seal_disk(factory: &Factory, overlay: &Path, image: &Image, traces: &[&
     let failed = |doing| move |error: qemu_img::Error| Error::Disk { doing, source: error.into() };
     let draft = Draft::new(image.folder().join(DISK))?;
     let target = Target { path: draft.path(), format: "qcow2", options: &[], compress: true };
-    let progress = |part| factory.tell(Event::Copied { what: "sealed disk".to_owned(), part });
+    let progress = |part| factory.tell(Event::Copied { stage: "seal", what: "sealed disk".to_owned(), part });
     qemu_img::convert(overlay, DiskFormat::Qcow2, target, &progress).await.map_err(failed("sealed"))?;
     qemu_img::check(draft.path()).await.map_err(failed("sealed"))?;
     let virtual_size = qemu_img::virtual_size(draft.path(), DiskFormat::Qcow2).await.map_err(failed("sealed"))?;

@@ -32,6 +32,8 @@ pub enum Event {
     Step(component::Event),
     /// Part of a copy is done, from 0 to 1.
     Copied {
+        /// The stage that makes it, which may run beside another one.
+        stage: &'static str,
         /// What is being made.
         what: String,
         /// How much of it.

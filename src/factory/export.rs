@@ -1,9 +1,12 @@
 //! Files made from a sealed disk.
 //!
-//! A file stands under its final name only when it is whole; its digest, and that of the disk it was made from, go into
-//! the image's manifest.
+//! A file stands under its final name only when it is whole and the image's test has passed; its digest, and that of the
+//! disk it was made from, go into the image's manifest. A build writes the files while the test runs: both only read the
+//! sealed disk.
 
 use std::fmt;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -46,15 +49,15 @@ impl Format {
         }
     }
 
-    /// QEMU's name, its options, and whether it is compressed.
-    fn target(self) -> (&'static str, &'static [&'static str], bool) {
+    /// QEMU's name and its options, unless the sealed disk has the format already.
+    fn target(self) -> Option<(&'static str, &'static [&'static str])> {
         match self {
-            Self::Raw => ("raw", &[], false),
-            Self::Qcow2 => ("qcow2", &[], true),
-            Self::Vmdk => ("vmdk", &["subformat=streamOptimized"], false),
+            Self::Raw => Some(("raw", &[])),
+            Self::Qcow2 => None,
+            Self::Vmdk => Some(("vmdk", &["subformat=streamOptimized"])),
             // The size is the disk's own; the geometry that old readers go by would round it.
-            Self::Vhd => ("vpc", &["subformat=dynamic,force_size=on"], false),
-            Self::Vhdx => ("vhdx", &["subformat=dynamic"], false),
+            Self::Vhd => Some(("vpc", &["subformat=dynamic,force_size=on"])),
+            Self::Vhdx => Some(("vhdx", &["subformat=dynamic"])),
         }
     }
 }
@@ -76,9 +79,29 @@ impl fmt::Display for Format {
     }
 }
 
+/// A file that is whole and has not got its name yet. Dropped, it is gone.
+#[derive(Debug)]
+struct Finished {
+    draft: Draft,
+    export: Export,
+}
+
+/// Exported files without their names, and the run that would remove them if goldsmith were killed.
+#[derive(Debug, Default)]
+pub(super) struct Exports {
+    finished: Vec<Finished>,
+    run: Option<Run>,
+}
+
 impl Factory {
     /// Exports an image of the store. A FAILED image only with `allow_failed`.
-    pub async fn export(&self, image: &mut Image, formats: &[Format], output: &Path, allow_failed: bool) -> Result<(), Error> {
+    pub async fn export(
+        &self,
+        image: &mut Image,
+        formats: &[Format],
+        output: &Path,
+        allow_failed: bool,
+    ) -> Result<(), Error> {
         let state = image.manifest.state;
         let is_allowed = match state {
             State::Available | State::Deprecated => true,
@@ -90,52 +113,80 @@ impl Factory {
         }
         self.verify_disk(image).await?;
         let mut stages = Vec::new();
-        self.stage(&mut stages, "export", self.export_image(image, formats, output)).await
+        let work = async {
+            let exports = self.write_exports(image, formats, output).await?;
+            self.name_exports(image, exports)
+        };
+        self.stage(&mut stages, "export", work).await
     }
 
-    /// Writes an image's disk in all formats, one after another.
-    pub(super) async fn export_image(&self, image: &mut Image, formats: &[Format], output: &Path) -> Result<(), Error> {
-        if !image.manifest.tested {
+    /// Writes a sealed disk in all formats, one after another, under names of no meaning: what is written beside the
+    /// image's test must not be seen before it has passed.
+    pub(super) async fn write_exports(
+        &self,
+        image: &Image,
+        formats: &[Format],
+        output: &Path,
+    ) -> Result<Exports, Error> {
+        let run = self.store.begin_run("export")?;
+        let mut finished = Vec::new();
+        for &format in formats {
+            let file = self.write_export(image, format, output, &run).await;
+            finished.push(file.map_err(|error| not_exported(image, format.name(), error))?);
+        }
+        Ok(Exports { finished, run: Some(run) })
+    }
+
+    /// Gives exported files their names and notes them in the image's manifest.
+    pub(super) fn name_exports(&self, image: &mut Image, exports: Exports) -> Result<(), Error> {
+        if !image.manifest.tested && !exports.finished.is_empty() {
             self.tell(Event::Warning(format!("{} was not tested", image.id)));
         }
-        let run = self.store.begin_run("export")?;
-        for &format in formats {
-            let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Export {
-                image: image.id.clone(),
-                format: format.name(),
-                source,
-            };
-            let export = self.export_one(image, format, output, &run).await.map_err(failed)?;
+        for Finished { draft, export } in exports.finished {
+            draft.finish().map_err(|error| not_exported(image, &export.format, error.into()))?;
             image.update(|manifest| {
                 manifest.exports.retain(|known| known.path != export.path);
                 manifest.exports.push(export);
             })?;
         }
+        // Only now is there nothing left that a kill would leave behind.
+        drop(exports.run);
         Ok(())
     }
 
-    async fn export_one(
-        &self,
-        image: &Image,
-        format: Format,
-        output: &Path,
-        run: &Run,
-    ) -> Result<Export, Box<dyn std::error::Error + Send + Sync>> {
+    async fn write_export(&self, image: &Image, format: Format, output: &Path, run: &Run) -> Result<Finished, Cause> {
         fs::create_dir_all(output)?;
         let name = format!("{}.{}", image.id.file_stem(), format.name());
-        let draft = Draft::new(fs::canonicalize(output)?.join(&name))?;
+        let place = fs::canonicalize(output)?.join(&name);
+        let draft = Draft::new(&place)?;
         run.will_leave(draft.path())?;
-        let (qemu_name, options, compress) = format.target();
-        let target = Target { path: draft.path(), format: qemu_name, options, compress };
-        let progress = |part| self.tell(Event::Copied { what: name.clone(), part });
-        qemu_img::convert(&image.disk(), DiskFormat::Qcow2, target, &progress).await?;
+        let progress = |part| self.tell(Event::Copied { stage: "export", what: name.clone(), part });
+        progress(0.0);
+        match format.target() {
+            Some((qemu_name, options)) => {
+                let target = Target { path: draft.path(), format: qemu_name, options, compress: false };
+                qemu_img::convert(&image.disk(), DiskFormat::Qcow2, target, &progress).await?;
+            }
+            // The very bytes that were tested.
+            None => {
+                fs_err::tokio::copy(image.disk(), draft.path()).await?;
+                fs_err::tokio::set_permissions(draft.path(), Permissions::from_mode(0o644)).await?;
+                progress(1.0);
+            }
+        }
         let path = draft.path().to_owned();
-        let digest = tokio::task::spawn_blocking(move || Ok::<_, std::io::Error>((file::sha256(&path)?, fs::metadata(&path)?.len())));
-        let (sha256, bytes) = digest.await??;
-        let path = draft.finish()?;
+        let digest = move || Ok::<_, std::io::Error>((file::sha256(&path)?, fs::metadata(&path)?.len()));
+        let (sha256, bytes) = tokio::task::spawn_blocking(digest).await??;
         let disk = image.manifest.disk.as_ref().map(|disk| disk.sha256.clone()).unwrap_or_default();
-        Ok(Export { format: format.name().to_owned(), path, sha256, bytes, disk })
+        let export = Export { format: format.name().to_owned(), path: place, sha256, bytes, disk };
+        Ok(Finished { draft, export })
     }
+}
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+fn not_exported(image: &Image, format: &str, source: Cause) -> Error {
+    Error::Export { image: image.id.clone(), format: format.to_owned(), source }
 }
 
 #[cfg(test)]
@@ -147,6 +198,9 @@ mod tests {
         for format in Format::ALL {
             assert_eq!(format.name().parse(), Ok(format));
         }
-        assert_eq!("ova".parse::<Format>(), Err("`ova` is no export format: raw, qcow2, vmdk, vhd, vhdx are".to_owned()));
+        assert_eq!(
+            "ova".parse::<Format>(),
+            Err("`ova` is no export format: raw, qcow2, vmdk, vhd, vhdx are".to_owned())
+        );
     }
 }

@@ -26,6 +26,7 @@ mod selftest;
 mod shape;
 mod site;
 mod test;
+mod warm;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -158,7 +159,7 @@ pub enum Error {
         /// The image.
         image: ImageId,
         /// The format.
-        format: &'static str,
+        format: String,
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fs_err as fs;
-use sha2::Digest;
 
 use super::Error;
 use crate::component::Program;
@@ -268,7 +267,7 @@ fn planned_file(copy: &FileCopy, source: PathBuf, destination: String) -> io::Re
 
 /// SHA-256 of a document's text.
 pub(super) fn document_digest(source: &Source) -> String {
-    hex::encode(sha2::Sha256::digest(&source.text))
+    crate::host::file::sha256_of(source.text.as_bytes())
 }
 
 #[cfg(test)]
@@ -286,11 +285,12 @@ mod tests {
             parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let text = files[0].1;
         let plan = Plan::of(&Source::new(files[0].0, text), folder.path().to_owned(), &parameters);
-        plan.map_err(|error| match error {
+        let text = plan.map_err(|error| match error {
             Error::Recipe { place, message, help } => format!("{place}: {message} ({})", help.unwrap_or_default()),
             Error::Document(report) => report.to_string(),
             other => other.to_string(),
-        })
+        });
+        text.map_err(|text| text.replace(&*folder.path().to_string_lossy(), "FOLDER"))
     }
 
     const COMPONENT: &str = "schemaVersion: 1.0\nparameters:\n  - Port: { type: string, default: 80 }\n\
@@ -316,9 +316,9 @@ mod tests {
             plan(&[("r.yaml", &recipe), ("own.yaml", COMPONENT)], &[]).unwrap_err()
         };
         insta::assert_snapshot!(problem("updat-linux"), @"r.yaml:5:5: there is no component `updat-linux` of version x.x.x, shipped or beside the recipe (did you mean `update-linux`?)");
-        insta::assert_snapshot!(problem("update-linux/2.x.x"), @"");
-        insta::assert_snapshot!(problem("own/1.0.0"), @"");
-        insta::assert_snapshot!(problem("{ component: own, parameters: { Prt: 1 } }"), @"");
+        insta::assert_snapshot!(problem("update-linux/2.x.x"), @"r.yaml:5:5: there is no component `update-linux` of version 2.x.x, shipped or beside the recipe (shipped: harden-ssh, install-docker, install-nginx, reboot-linux, reboot-test-linux, simple-boot-test-linux, update-linux)");
+        insta::assert_snapshot!(problem("own/1.0.0"), @"r.yaml:5:5: `FOLDER/own.yaml` has no version, so `1.0.0` can't be asked of it (write `own/x.x.x`)");
+        insta::assert_snapshot!(problem("{ component: own, parameters: { Prt: 1 } }"), @"r.yaml:5:18: The following parameters are not defined in the provided component: Prt ()");
         assert!(problem("./missing.yaml").starts_with("r.yaml:5:5: failed to open file"));
         let recipe = "name: web\nversion: 1.0.0\nparentImage: debain-12/minimal/x\n";
         insta::assert_snapshot!(plan(&[("r.yaml", recipe)], &[]).unwrap_err(), @"");
@@ -344,7 +344,12 @@ mod tests {
         let list: Vec<String> = list.iter().map(|file| format!("{} {:o}", file.destination, file.mode)).collect();
         assert_eq!(
             list,
-            ["/opt/site/css/a.css 600", "/opt/site/index.html 600", "/srv/www/css/a.css 644", "/srv/www/index.html 644"]
+            [
+                "/opt/site/css/a.css 600",
+                "/opt/site/index.html 600",
+                "/srv/www/css/a.css 644",
+                "/srv/www/index.html 644"
+            ]
         );
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("recipe");

@@ -16,7 +16,7 @@ use crate::store::{Image, Run};
 #[derive(Debug, Clone)]
 pub enum Subject {
     /// An image of the store.
-    Image(Image),
+    Image(Box<Image>),
     /// A qcow2 somewhere else: the kept disk of a failed build, for instance.
     Disk(PathBuf),
 }

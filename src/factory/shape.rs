@@ -90,6 +90,7 @@ impl Shape {
             console_log,
             attach_console: false,
             paused: false,
+            incoming: false,
         }
     }
 

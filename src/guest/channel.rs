@@ -44,8 +44,23 @@ enum News {
 }
 
 impl Agent {
-    /// Talks over a port. `closings` changes when the guest has closed its end.
+    /// Talks over a port whose agent greets by itself. `closings` changes when the guest has closed its end.
     pub fn connect<S>(stream: S, closings: watch::Receiver<u64>) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        Self::start(stream, closings, false)
+    }
+
+    /// Talks over a port whose agent has worked for another host, before its machine was checkpointed.
+    pub fn take_over<S>(stream: S, closings: watch::Receiver<u64>) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        Self::start(stream, closings, true)
+    }
+
+    fn start<S>(stream: S, closings: watch::Receiver<u64>, takes_over: bool) -> Self
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
@@ -63,7 +78,7 @@ impl Agent {
             next_id: 0,
             pending: HashMap::new(),
         };
-        tokio::spawn(driver.drive());
+        tokio::spawn(driver.drive(takes_over));
         Self { requests, hello }
     }
 
@@ -137,7 +152,10 @@ struct Driver<S> {
 
 impl<S: AsyncRead + AsyncWrite> Driver<S> {
     /// Works until the port or everybody who could ask for something is gone.
-    async fn drive(mut self) {
+    async fn drive(mut self, takes_over: bool) {
+        if takes_over && self.send(&ToGuest::Attach { session: self.session }).await.is_err() {
+            return;
+        }
         let mut decoder = Decoder::default();
         let mut buffer = vec![0; 64 * 1024];
         loop {
@@ -356,6 +374,23 @@ mod tests {
         let ToGuest::Request { id, op: Op::Sync } = peer.hear().await else { panic!("no request") };
         peer.say(&ToHost::Reply { id, result: Ok(Reply::Done) }).await;
         assert_eq!(next.await.unwrap().unwrap(), Reply::Done);
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_worked_for_another_host_is_taken_over() {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let (_closings, receiver) = watch::channel(0);
+        let agent = Agent::take_over(ours, receiver);
+        let mut peer = Peer { stream: theirs, decoder: Decoder::default() };
+        let ToGuest::Attach { session } = peer.hear().await else { panic!("no attach") };
+        peer.say(&ToHost::Hello(Hello {
+            protocol: PROTOCOL_VERSION,
+            session,
+            version: "x".to_owned(),
+            boot_id: "one".to_owned(),
+        }))
+        .await;
+        assert_eq!(agent.hello().await.unwrap().boot_id, "one");
     }
 
     #[tokio::test]

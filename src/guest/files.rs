@@ -19,6 +19,16 @@ impl Guest {
         }
     }
 
+    /// Tells a restored guest what time it is, and gives it random numbers of its own.
+    pub(super) async fn awake(&self) -> Result<(), Error> {
+        let mut entropy = [0; 32];
+        for half in entropy.chunks_mut(16) {
+            half.copy_from_slice(uuid::Uuid::new_v4().as_bytes());
+        }
+        let unix_nanos = u64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(0);
+        self.done(Op::Awake { unix_nanos, entropy }).await
+    }
+
     /// A file's content, which may have at most `limit` bytes.
     pub async fn read(&self, path: &str, limit: usize) -> Result<Vec<u8>, Error> {
         let mut content = Vec::new();

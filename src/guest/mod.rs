@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use goldsmith_agent::message::{Exec, Exit, Hello, OpError, Stream};
 
-use crate::machine::{self, End, Machine, Qemu, Spec, console};
+use crate::machine::{self, End, Machine, Qemu, Spec, checkpoint, console};
 use channel::Agent;
 use failure::{Console, Sign};
 pub use wait::SystemState;
@@ -41,6 +41,9 @@ pub enum Error {
         /// The last lines of the console.
         console: Vec<String>,
     },
+    /// The machine's memory could not be written or read.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
     /// The agent never greeted.
     #[error("the guest's agent did not answer within {} s{}", after.as_secs(), describe_console(*sign, console))]
     AgentSilent {
@@ -123,6 +126,40 @@ impl Guest {
         let guest = Self { machine, agent, console, patience: spec.accelerator.patience() };
         guest.greeted(deadline).await?;
         Ok(guest)
+    }
+
+    /// Starts a machine from a checkpoint. Its agent answers within milliseconds, so `deadline` is for a checkpoint
+    /// that is of no use.
+    pub async fn restore(
+        qemu: &Qemu,
+        spec: &Spec,
+        memory: &Path,
+        folder: &Path,
+        deadline: Duration,
+    ) -> Result<Self, Error> {
+        let spec = Spec { incoming: true, ..spec.clone() };
+        let mut machine = qemu.start(&spec, folder).await?;
+        let console = Console::follow(machine.console_log());
+        let stream = machine.take_agent().ok_or_else(|| Error::Protocol("the agent's port is in use".to_owned()))?;
+        if let Err(error) = machine.restore(memory).await {
+            machine.finish().await;
+            return Err(error.into());
+        }
+        let agent = Agent::take_over(stream, machine.port_closings());
+        let guest = Self { machine, agent, console, patience: spec.accelerator.patience() };
+        guest.greeted(deadline).await?;
+        guest.awake().await?;
+        Ok(guest)
+    }
+
+    /// Pauses the guest and writes its memory to a file; [`Guest::restore`] goes on from there. A guest whose memory
+    /// could not be written goes on itself.
+    pub async fn checkpoint(&self, memory: &Path) -> Result<(), Error> {
+        let written = self.machine.checkpoint(memory).await;
+        if written.is_err() {
+            self.machine.resume().await.map_err(machine::Error::from)?;
+        }
+        Ok(written?)
     }
 
     /// Waits for the agent of this boot.

@@ -101,6 +101,12 @@ impl Seed {
         Self { instance_id: instance_id(), hostname: hostname.to_owned(), user_data }
     }
 
+    /// What a guest that was started with such a seed has taken from it, its name apart.
+    pub fn fingerprint(&self) -> io::Result<String> {
+        let user_data = crate::host::file::sha256_of(self.user_data()?.as_bytes());
+        Ok(format!("{user_data} {}", crate::host::file::sha256_of(AGENT)))
+    }
+
     /// Writes the seed disk.
     pub fn write(&self, path: &Path) -> io::Result<()> {
         let mut file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
@@ -177,7 +183,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("seed.img");
         Seed::with_agent(Purpose::Test).write(&path).unwrap();
-        let bytes = std::fs::read(&path).unwrap();
+        let bytes = fs_err::read(&path).unwrap();
         assert!(memchr::memmem::find(&bytes, &AGENT[..4096]).is_some());
         assert!(memchr::memmem::find(&bytes, b"CIDATA     ").is_some());
     }

@@ -39,6 +39,19 @@ impl Guest {
         }
     }
 
+    /// Stops timers that would take the package manager's locks while steps run: a restored guest's clock jumps, and
+    /// whatever was due in between starts at once. They are back at the next boot.
+    pub async fn stop_timers(&self) -> Result<(), Error> {
+        const TIMERS: [&str; 5] =
+            ["apt-daily.timer", "apt-daily-upgrade.timer", "dnf-makecache.timer", "man-db.timer", "fstrim.timer"];
+        let command = ["systemctl", "stop"].into_iter().chain(TIMERS);
+        match self.ask(&command.collect::<Vec<_>>()).await {
+            // Most guests have only some of them; the others are no reason to stop.
+            Ok(_) | Err(Error::Refused(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Waits until the system says that it is up.
     pub async fn wait_for_system(&self) -> Result<SystemState, Error> {
         let answer = self.ask_within(&["systemctl", "is-system-running", "--wait"], UP_DEADLINE).await;

@@ -37,7 +37,7 @@ impl Draft {
     }
 
     /// The open file.
-    pub fn file(&mut self) -> &mut std::fs::File {
+    pub fn file(&mut self) -> &mut (impl Read + Write + std::io::Seek) {
         self.temporary.as_file_mut()
     }
 
@@ -77,6 +77,11 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
 /// SHA-256 of a file's bytes, in hexadecimal.
 pub fn sha256(path: &Path) -> io::Result<String> {
     digest::<Sha256>(path)
+}
+
+/// SHA-256 of bytes in memory, in hexadecimal.
+pub fn sha256_of(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
 }
 
 /// A digest of a file's bytes, in hexadecimal.

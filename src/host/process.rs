@@ -362,7 +362,7 @@ mod tests {
         child.end(Duration::from_millis(100)).await.unwrap();
         let grandchild = Pid::from_raw(grandchild).unwrap();
         let is_gone = || {
-            let stat = std::fs::read_to_string(format!("/proc/{}/stat", grandchild.as_raw_pid()));
+            let stat = fs_err::read_to_string(format!("/proc/{}/stat", grandchild.as_raw_pid()));
             stat.map_or(true, |stat| stat.contains(") Z"))
         };
         for _ in 0..100 {

@@ -73,6 +73,18 @@ impl Verdict {
     }
 }
 
+/// The host's processor and kernel, as far as a guest on `-cpu host` can tell them from others.
+pub(super) fn processor() -> String {
+    let told = ["vendor_id", "cpu family", "model", "stepping", "microcode", "flags"];
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let first = text.lines().take_while(|line| !line.is_empty());
+    let mut parts: Vec<&str> = first.filter(|line| told.iter().any(|name| line.starts_with(name))).collect();
+    let kernel = rustix::system::uname();
+    let kernel = kernel.release().to_string_lossy();
+    parts.push(&kernel);
+    parts.join("; ")
+}
+
 /// `--accel kvm` was asked for, and KVM does not work.
 #[derive(Debug, thiserror::Error)]
 #[error("KVM can't be used: {}", verdict.reason)]

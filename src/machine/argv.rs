@@ -46,6 +46,9 @@ pub(super) fn arguments(spec: &Spec, sandbox: bool) -> Vec<String> {
     if spec.paused {
         line.flag("-S");
     }
+    if spec.incoming {
+        line.option("-incoming", "defer");
+    }
     line.0
 }
 
@@ -162,6 +165,7 @@ mod tests {
             console_log: "/store/images/a, b/console.log".into(),
             attach_console: false,
             paused: false,
+            incoming: false,
         }
     }
 
@@ -215,6 +219,7 @@ mod tests {
             forwards: vec![Forward { host: 8080, guest: 80 }],
             attach_console: true,
             paused: true,
+            incoming: true,
             seed: None,
             ..spec()
         };
@@ -247,6 +252,7 @@ mod tests {
         -device virtio-rng-pci
         -device pvpanic
         -S
+        -incoming defer
         "#);
     }
 }

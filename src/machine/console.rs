@@ -83,7 +83,7 @@ pub fn plain(line: &str) -> String {
 fn skip_escape(characters: &mut std::iter::Peekable<std::str::Chars<'_>>) {
     match characters.next() {
         Some('[') => {
-            while let Some(c) = characters.next() {
+            for c in characters.by_ref() {
                 if ('@'..='~').contains(&c) {
                     return;
                 }

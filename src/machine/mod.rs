@@ -14,6 +14,7 @@
 
 pub mod accelerator;
 mod argv;
+pub mod checkpoint;
 pub mod console;
 pub mod firmware;
 pub mod isolation;
@@ -67,6 +68,8 @@ pub struct Spec {
     pub attach_console: bool,
     /// Whether it waits before its first instruction.
     pub paused: bool,
+    /// Whether it waits for a checkpoint's memory instead of starting: [`Machine::restore`].
+    pub incoming: bool,
 }
 
 /// Address of a network card.
@@ -193,6 +196,27 @@ impl Qemu {
         version.unwrap_or_else(|_| Err(Error::Start { stderr: child.stderr() }))
     }
 
+    /// All that a memory file of such a machine depends on, as text: this very QEMU, its arguments without the names of
+    /// files, the firmware, and with KVM the host's processor and kernel.
+    pub fn signature(&self, spec: &Spec) -> io::Result<String> {
+        let spec = Spec {
+            disk: "disk".into(),
+            seed: spec.seed.as_ref().map(|_| "seed".into()),
+            console_log: "console".into(),
+            incoming: false,
+            ..spec.clone()
+        };
+        let mut parts = argv::arguments(&spec, self.has_sandbox);
+        parts.push(identity(&self.program)?);
+        if let Firmware::Uefi { code, variables } = &spec.firmware {
+            parts.extend([identity(code)?, identity(variables)?]);
+        }
+        if spec.accelerator == Accelerator::Kvm {
+            parts.push(accelerator::processor());
+        }
+        Ok(parts.join("\n"))
+    }
+
     /// Starts a machine. Its sockets and logs go into `folder`, where QEMU runs.
     pub async fn start(&self, spec: &Spec, folder: &Path) -> Result<Machine, Error> {
         if let Firmware::Uefi { variables, .. } = &spec.firmware {
@@ -239,6 +263,14 @@ fn listen(folder: &Path, name: &str) -> Result<UnixListener, Error> {
     let open = fs::File::open(folder).map_err(Error::Folder)?;
     let path = format!("/proc/self/fd/{}/{name}", open.file().as_raw_fd());
     UnixListener::bind(path).map_err(Error::Folder)
+}
+
+/// A program or firmware that was not replaced since.
+fn identity(path: &Path) -> io::Result<String> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = fs::metadata(path)?;
+    let (size, seconds, nanos) = (metadata.size(), metadata.mtime(), metadata.mtime_nsec());
+    Ok(format!("{} {size} {seconds}.{nanos}", path.display()))
 }
 
 struct Greeted {

@@ -100,7 +100,7 @@ mod tests {
             let parameters =
                 format!("%no-protection\nKey-Type: {algorithm}\nName-Real: {user}\nExpire-Date: 0\n%commit\n");
             let file = gpg.0.path().join("parameters");
-            std::fs::write(&file, parameters).unwrap();
+            fs_err::write(&file, parameters).unwrap();
             gpg.run(&["--generate-key", file.to_str().unwrap()]);
             gpg
         }
@@ -123,7 +123,7 @@ mod tests {
 
         fn sign(&self, text: &str, how: &[&str]) -> Vec<u8> {
             let file = self.0.path().join("text");
-            std::fs::write(&file, text).unwrap();
+            fs_err::write(&file, text).unwrap();
             let arguments: Vec<&str> = [&["--output", "-"], how, &[file.to_str().unwrap()]].concat();
             self.run(&arguments)
         }

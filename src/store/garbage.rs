@@ -41,6 +41,7 @@ impl Store {
                 self.note(&folder, "a failed build machine that was kept", &mut garbage)?;
             }
         }
+        self.layers_nobody_uses(&mut garbage)?;
         garbage.retain(|item| item.bytes > 0);
         Ok(garbage)
     }
@@ -48,8 +49,7 @@ impl Store {
     /// Removes it.
     pub fn remove(&self, garbage: &[Garbage]) -> Result<(), Error> {
         for item in garbage {
-            let removed =
-                if item.path.is_dir() { fs::remove_dir_all(&item.path) } else { fs::remove_file(&item.path) };
+            let removed = if item.path.is_dir() { fs::remove_dir_all(&item.path) } else { fs::remove_file(&item.path) };
             self.io(removed)?;
         }
         Ok(())
@@ -67,6 +67,17 @@ impl Store {
             if !current.contains(digest) {
                 self.note(&folder.join(&file), "an old version of a base image", garbage)?;
             }
+        }
+        Ok(())
+    }
+
+    /// The next build makes a layer again, so all may go; a run may have just looked one up.
+    fn layers_nobody_uses(&self, garbage: &mut Vec<Garbage>) -> Result<(), Error> {
+        if self.is_anybody_running()? {
+            return Ok(());
+        }
+        for name in self.names_in(&self.layers())?.iter().filter(|name| *name != "lock") {
+            self.note(&self.layers().join(name), "a checkpoint, which the next build makes again", garbage)?;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! $GOLDSMITH_HOME, else $XDG_DATA_HOME/goldsmith, else ~/.local/share/goldsmith
 //!   version                           format of everything below
 //!   images/NAME/1.0.0/next            number of the next build
+//!   layers/KEY/                       overlays that builds start from, with the machine's memory
 //!   images/NAME/1.0.0/3/              one image: manifest.json, disk.qcow2, build.log, console.log, test/
 //!   parents/NAME/                     a base image's bytes and where they came from
 //!   downloads/sha256/DIGEST           verified downloads
@@ -20,6 +21,7 @@
 
 mod garbage;
 mod image;
+mod layer;
 mod lock;
 pub mod manifest;
 mod recover;
@@ -33,6 +35,7 @@ use fs_err as fs;
 
 pub use garbage::Garbage;
 pub use image::{DISK, Image, Reservation};
+pub use layer::{Key, Layer, LayerDraft};
 pub use lock::Lock;
 pub use recover::Recovered;
 pub use run::Run;
@@ -120,7 +123,7 @@ impl Store {
             }
             Err(error) => return store.io(Err(error)),
         }
-        for folder in ["images", "parents", "downloads/sha256", "host", "runs"] {
+        for folder in ["images", "parents", "downloads/sha256", "host", "layers", "runs"] {
             store.io(fs::create_dir_all(store.root.join(folder)))?;
         }
         Ok(store)

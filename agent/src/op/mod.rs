@@ -4,6 +4,7 @@ use std::io;
 
 use goldsmith_agent::message::{OpError, OpErrorKind};
 
+pub(crate) mod awake;
 pub(crate) mod exec;
 pub(crate) mod file;
 pub(crate) mod owner;
