@@ -77,6 +77,9 @@ enum Command {
     Completions(generate::Completions),
     #[command(hide = true)]
     Man(generate::Man),
+    /// Print the reference of all commands as Markdown
+    #[command(name = "__reference", hide = true)]
+    Reference,
 }
 
 /// Which accelerator guests run on.
@@ -183,6 +186,7 @@ async fn dispatch(command: Command, context: Context) -> Result<(), CliError> {
         Command::Doctor(arguments) => doctor::run(arguments, &context).await,
         Command::Completions(arguments) => generate::completions(&arguments),
         Command::Man(arguments) => generate::man(&arguments),
+        Command::Reference => generate::reference(),
     }
 }
 

@@ -1,0 +1,57 @@
+//! All checks and tests, the quick ones first.
+
+use anyhow::Result;
+
+use crate::generate;
+use crate::setup::{self, Purpose};
+use crate::shell::{self, find};
+
+/// What to run
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Leave out the tests on virtual machines
+    #[arg(long)]
+    quick: bool,
+    /// Boot every exported format by both firmwares, instead of one each
+    #[arg(long)]
+    thorough: bool,
+    /// Only tests on virtual machines whose names contain this
+    filter: Option<String>,
+}
+
+/// Runs everything.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    setup::run(Purpose::Test)?;
+    if arguments.filter.is_none() {
+        checks()?;
+        let mut unit = shell::cargo();
+        shell::run("unit tests", unit.args(["test", "--quiet", "--workspace", "--lib", "--bins"]))?;
+    }
+    if arguments.quick {
+        return Ok(());
+    }
+    let mut machines = shell::cargo();
+    machines.args(["test", "--package", "goldsmith", "--test", "tests"]);
+    if let Some(filter) = &arguments.filter {
+        machines.arg(filter);
+    }
+    if arguments.thorough {
+        machines.env("GOLDSMITH_TEST_THOROUGH", "1");
+    }
+    shell::run("tests on virtual machines", &mut machines)
+}
+
+fn checks() -> Result<()> {
+    shell::run("cargo fmt", shell::cargo().args(["fmt", "--all", "--check"]))?;
+    let mut clippy = shell::cargo();
+    clippy.args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]);
+    shell::run("cargo clippy", &mut clippy)?;
+    generate::run(true)?;
+    if find("cargo-deny").is_none() {
+        shell::say("cargo deny: not installed, so licences and advisories are not checked");
+        return Ok(());
+    }
+    // Its advisories come from the network, which not every host has; what else it checks needs none.
+    let offline = ["deny", "--offline", "check", "licenses", "bans", "sources"];
+    shell::run("cargo deny", shell::cargo().args(offline))
+}
