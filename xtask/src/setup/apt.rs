@@ -38,7 +38,8 @@ fn update() -> Result<()> {
     shell::run("set-up: apt-get update", privileged(&["apt-get", "update", "-qq"])?.stdout(Stdio::null()))
 }
 
-const INSTALL: [&str; 4] = ["install", "-y", "-qq", "--no-install-recommends"];
+/// Nothing that is there may go: apt would otherwise remove a newer qemu-utils to make room for an older qemu-system.
+const INSTALL: [&str; 5] = ["install", "-y", "-qq", "--no-install-recommends", "--no-remove"];
 
 fn is_possible(from: &[&str], packages: &[&str]) -> bool {
     let mut command = shell::command("apt-get");

@@ -33,7 +33,7 @@ pub(crate) fn run(purpose: Purpose) -> Result<()> {
         install(&missing)?;
     }
     host::prepare()?;
-    if let Some(need) = missing.iter().find(|need| !need.is_here()) {
+    if let Some(need) = NEEDS.iter().filter(is_wanted).find(|need| !need.is_here()) {
         bail!("set-up: {} is still missing after the installation", need.what);
     }
     Ok(())
