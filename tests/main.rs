@@ -1,1 +1,13 @@
+//! goldsmith from end to end: the program itself, on real virtual machines.
+//!
+//! Each test says what a user does and what has to come of it; `framework` holds what they share.
 
+mod documents;
+mod exports;
+mod failures;
+mod framework;
+mod images;
+mod network;
+mod parents;
+mod steps;
+mod verdicts;

@@ -1,15 +1,28 @@
 //! Files in the guest.
 
+use std::time::Duration;
+
 use goldsmith_agent::MAX_CHUNK;
 use goldsmith_agent::message::{Algorithm, Op, OpError, OpErrorKind, Reply, Space, Stat, Write};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::channel::unexpected;
-use super::{Error, Guest};
+use super::{ANSWER_DEADLINE, Error, Guest};
+
+/// How long an answer may take, with KVM; only a stuck agent takes longer.
+fn deadline(op: &Op) -> Duration {
+    match op {
+        // These take the longer the larger a file or the fuller a cache is.
+        Op::Digest { .. } | Op::Copy { .. } | Op::Sync => Duration::from_secs(1800),
+        _ => ANSWER_DEADLINE,
+    }
+}
 
 impl Guest {
     async fn request(&self, op: Op) -> Result<Reply, Error> {
-        self.unless_ended(self.agent.request(op)).await
+        let deadline = deadline(&op) * self.patience;
+        let answer = async { Ok(tokio::time::timeout(deadline, self.agent.request(op)).await) };
+        self.unless_ended(answer).await?.map_err(|_| self.silent(deadline))?
     }
 
     async fn done(&self, op: Op) -> Result<(), Error> {

@@ -75,7 +75,8 @@ fn add_suite(suite: &str) -> Result<()> {
     let mut fields = targets.lines().map(|line| line.splitn(3, ' ').collect::<Vec<_>>());
     let main = fields.find(|fields| fields[0] == codename).context("set-up: apt has no source of this release")?;
     let mut source = format!("Types: deb\nURIs: {}\nSuites: {suite}\nComponents: main\n", main[1]);
-    if let Some(keys) = main.get(2).filter(|keys| !keys.is_empty()) {
+    // apt leaves the field's name where a source names no keys; keys may also be written out, which a line can't hold.
+    if let Some(keys) = main.get(2).filter(|keys| keys.starts_with('/')) {
         source.push_str(&format!("Signed-By: {keys}\n"));
     }
     say(&format!("set-up: adding {suite} of the mirror that this host uses, in {ADDED}"));

@@ -5,15 +5,35 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::privileged;
+use super::{Purpose, privileged};
 use crate::shell::{self, output, say};
 
 const TUN: &str = "/dev/net/tun";
 
 /// Makes the host ready.
-pub(super) fn prepare() -> Result<()> {
+pub(super) fn prepare(purpose: Purpose) -> Result<()> {
     tun()?;
-    subordinate_ids()
+    if !rustix::process::geteuid().is_root() {
+        let Some(user) = output(shell::command("id").arg("-un")) else { return Ok(()) };
+        return subordinate_ids(user.trim());
+    }
+    if purpose == Purpose::Test {
+        test_user()?;
+        subordinate_ids(TEST_USER)?;
+    }
+    Ok(())
+}
+
+/// When root runs the tests, goldsmith itself runs as this user in most of them.
+const TEST_USER: &str = "goldsmith-test";
+
+fn test_user() -> Result<()> {
+    if output(shell::command("id").arg(TEST_USER)).is_some() {
+        return Ok(());
+    }
+    say(&format!("set-up: making an ordinary user {TEST_USER}, as whom tests run"));
+    let command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", TEST_USER];
+    shell::run("set-up: useradd", &mut privileged(&command)?)
 }
 
 /// pasta needs the device; containers and some CI runners keep it to root, or have none.
@@ -32,12 +52,7 @@ fn tun() -> Result<()> {
 }
 
 /// mmdebstrap unpacks packages as root of a user namespace, which takes a range of numbers of the user's own.
-fn subordinate_ids() -> Result<()> {
-    if rustix::process::geteuid().is_root() {
-        return Ok(());
-    }
-    let Some(user) = output(shell::command("id").arg("-un")) else { return Ok(()) };
-    let user = user.trim();
+fn subordinate_ids(user: &str) -> Result<()> {
     let ranges = fs_err::read_to_string("/etc/subuid").unwrap_or_default();
     if ranges.lines().any(|line| line.split(':').next() == Some(user)) {
         return Ok(());

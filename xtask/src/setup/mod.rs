@@ -32,7 +32,7 @@ pub(crate) fn run(purpose: Purpose) -> Result<()> {
     } else {
         install(&missing)?;
     }
-    host::prepare()?;
+    host::prepare(purpose)?;
     if let Some(need) = NEEDS.iter().filter(is_wanted).find(|need| !need.is_here()) {
         bail!("set-up: {} is still missing after the installation", need.what);
     }

@@ -1,0 +1,67 @@
+//! What is looked at on the host: processes, files, disks.
+
+use std::path::Path;
+use std::process::Command;
+
+/// Ids of QEMU processes that a goldsmith with this process id has started. Their files lie in its working folders, whose
+/// names hold its id.
+pub(crate) fn machines_of(goldsmith: u32) -> Vec<i32> {
+    let needle = format!("-{goldsmith}-");
+    let mut found = Vec::new();
+    for name in names_in(Path::new("/proc")) {
+        let Ok(id) = name.parse::<i32>() else { continue };
+        // A process may end while it is looked at.
+        let Ok(line) = fs_err::read(format!("/proc/{id}/cmdline")) else { continue };
+        let line = String::from_utf8_lossy(&line).into_owned();
+        let is_qemu = line.split('\0').next().is_some_and(|program| program.contains("qemu-system"));
+        if is_qemu && line.contains("/runs/") && line.contains(&needle) {
+            found.push(id);
+        }
+    }
+    found
+}
+
+pub(super) fn user_exists(name: &str) -> bool {
+    let users = fs_err::read_to_string("/etc/passwd").unwrap_or_default();
+    users.lines().any(|line| line.split(':').next() == Some(name))
+}
+
+/// Makes a folder somebody's.
+pub(super) fn give(folder: &Path, user: Option<&str>) {
+    if let Some(user) = user {
+        let status = Command::new("chown").arg(user).arg(folder).status().unwrap();
+        assert!(status.success());
+    }
+}
+
+pub(super) fn remove(folder: &Path) {
+    if folder.exists() {
+        fs_err::remove_dir_all(folder).unwrap();
+    }
+}
+
+/// Names in a folder that may not be there.
+pub(crate) fn names_in(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs_err::read_dir(folder) else { return Vec::new() };
+    let mut names: Vec<String> =
+        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    names
+}
+
+/// Whether a text stands anywhere on a disk, by another reader than goldsmith's: `qemu-img`, and then the bytes.
+pub(crate) fn text_on_disk(disk: &Path, format: &str, text: &str) -> bool {
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    let raw = folder.path().join("disk.raw");
+    let convert = Command::new("qemu-img").args(["convert", "-U", "-f", format, "-O", "raw"]).arg(disk).arg(&raw).status();
+    assert!(convert.unwrap().success());
+    let mut grep = Command::new("grep");
+    // In the C locale every byte is a character, and bytes are what is searched.
+    grep.args(["--binary-files=text", "--fixed-strings", "--quiet", "--", text]).arg(&raw).env("LC_ALL", "C");
+    match grep.status().unwrap().code() {
+        Some(0) => true,
+        Some(1) => false,
+        other => panic!("grep ended with {other:?}"),
+    }
+}
+
