@@ -37,7 +37,14 @@ pub static COMPONENTS: [Component; 7] = [
 ];
 
 /// Base images by name.
-pub static BASE_IMAGES: [(&str, &str); 1] = [("debian-12-minimal", file!("base-images/debian-12-minimal.yaml"))];
+pub static BASE_IMAGES: [(&str, &str); 6] = [
+    ("almalinux-9", file!("base-images/almalinux-9.yaml")),
+    ("debian-12", file!("base-images/debian-12.yaml")),
+    ("debian-12-minimal", file!("base-images/debian-12-minimal.yaml")),
+    ("debian-13", file!("base-images/debian-13.yaml")),
+    ("fedora", file!("base-images/fedora.yaml")),
+    ("ubuntu-24.04", file!("base-images/ubuntu-24.04.yaml")),
+];
 
 impl Component {
     /// Its document.

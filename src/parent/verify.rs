@@ -167,6 +167,23 @@ mod tests {
     }
 
     #[test]
+    fn keys_pinned_in_shipped_base_images_are_the_publishers() {
+        use pgp::types::KeyDetails;
+        let expected = [
+            ("almalinux-9", "bf18ac2876178908d6e71267d36cb86cb86b3716"),
+            ("fedora", "36f612dcf27f7d1a48a835e4dbfcf71c6d9f90a6"),
+            ("ubuntu-24.04", "d2eb44626fddc30b513d5bb71a5d6c4c7db87c81"),
+        ];
+        for (name, fingerprint) in expected {
+            let source = crate::document::shipped::find_base_image(name).unwrap();
+            let base: serde_yaml::Value = serde_yaml::from_str(&source.text).unwrap();
+            let keys = pinned_keys(base["signature"]["keys"].as_str().unwrap()).unwrap();
+            let found: Vec<String> = keys.iter().map(|key| key.fingerprint().to_string().to_lowercase()).collect();
+            assert_eq!(found, [fingerprint], "{name}");
+        }
+    }
+
+    #[test]
     fn unreadable_keys_and_signatures_are_refused() {
         assert!(proven_text(b"x", Some(b"junk"), "no key").is_err());
         assert!(proven_text(b"x", None, "").is_err());

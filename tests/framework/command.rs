@@ -59,12 +59,6 @@ impl Goldsmith {
         Self { command, home: place.home().to_owned() }
     }
 
-    /// Sets a variable.
-    pub(crate) fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
-        self.command.env(name, value);
-        self
-    }
-
     /// Starts it.
     pub(crate) fn start(mut self) -> Running {
         let shown = format!("{:?}", self.command);
@@ -75,6 +69,7 @@ impl Goldsmith {
     }
 
     /// Runs it to its end.
+    #[must_use]
     pub(crate) fn run(self) -> Finished {
         self.start().wait()
     }
@@ -133,9 +128,10 @@ impl Running {
     }
 
     /// Waits for its end.
+    #[must_use]
     pub(crate) fn wait(mut self) -> Finished {
         let status = self.child.wait().unwrap();
-        let mut take = |(text, thread): &mut (Text, JoinHandle<()>)| {
+        let take = |(text, thread): &mut (Text, JoinHandle<()>)| {
             let done = std::mem::replace(thread, std::thread::spawn(|| {}));
             done.join().unwrap();
             text.lock().unwrap().clone()
@@ -163,7 +159,6 @@ impl Drop for Running {
 }
 
 /// A goldsmith that has ended.
-#[must_use]
 #[derive(Debug)]
 pub(crate) struct Finished {
     id: u32,
@@ -200,6 +195,11 @@ impl Finished {
         self
     }
 
+    /// Its process id, when it had one.
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
     /// Working folders of this process.
     pub(crate) fn runs(&self) -> Vec<String> {
         let names = host::names_in(&self.home.join("runs"));
@@ -222,7 +222,11 @@ impl Finished {
         let start = self.stderr.find("error:").unwrap_or(0);
         let place = place.path("");
         let place = place.to_string_lossy();
-        self.stderr[start..].replace(&*place, "PLACE/").replace(&*self.home.to_string_lossy(), "HOME").trim_end().to_owned()
+        self.stderr[start..]
+            .replace(&*place, "PLACE/")
+            .replace(&*self.home.to_string_lossy(), "HOME")
+            .trim_end()
+            .to_owned()
     }
 
     /// A file in an image's folder.

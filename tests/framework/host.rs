@@ -43,8 +43,7 @@ pub(super) fn remove(folder: &Path) {
 /// Names in a folder that may not be there.
 pub(crate) fn names_in(folder: &Path) -> Vec<String> {
     let Ok(entries) = fs_err::read_dir(folder) else { return Vec::new() };
-    let mut names: Vec<String> =
-        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let mut names: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort();
     names
 }
@@ -53,7 +52,8 @@ pub(crate) fn names_in(folder: &Path) -> Vec<String> {
 pub(crate) fn text_on_disk(disk: &Path, format: &str, text: &str) -> bool {
     let folder = tempfile::tempdir_in("/var/tmp").unwrap();
     let raw = folder.path().join("disk.raw");
-    let convert = Command::new("qemu-img").args(["convert", "-U", "-f", format, "-O", "raw"]).arg(disk).arg(&raw).status();
+    let convert =
+        Command::new("qemu-img").args(["convert", "-U", "-f", format, "-O", "raw"]).arg(disk).arg(&raw).status();
     assert!(convert.unwrap().success());
     let mut grep = Command::new("grep");
     // In the C locale every byte is a character, and bytes are what is searched.
@@ -64,4 +64,3 @@ pub(crate) fn text_on_disk(disk: &Path, format: &str, text: &str) -> bool {
         other => panic!("grep ended with {other:?}"),
     }
 }
-

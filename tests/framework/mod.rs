@@ -4,14 +4,15 @@
 //! most people have no root, and what works without it works with it.
 
 mod command;
+pub(crate) mod foreign;
 mod host;
 mod server;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-pub(crate) use command::{Finished, Goldsmith, Running};
-pub(crate) use host::{machines_of, text_on_disk};
+pub(crate) use command::{Finished, Goldsmith, Running, read};
+pub(crate) use host::{machines_of, names_in, text_on_disk};
 pub(crate) use server::FileServer;
 
 /// The user that goldsmith runs as when root runs the tests.

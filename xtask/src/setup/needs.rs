@@ -106,5 +106,13 @@ pub(super) const NEEDS: &[Need] = &[
         [Some("libc6-dev"), Some("glibc-static"), Some("glibc-devel-static"), Some("glibc")],
         false,
     ),
+    need("openssl", &["openssl"], [Some("openssl"), Some("openssl"), Some("openssl"), Some("openssl")], true),
+    need("mcopy", &["mcopy"], [Some("mtools"), Some("mtools"), Some("mtools"), Some("mtools")], true),
+    need(
+        "mkfs.vfat",
+        &["mkfs.vfat"],
+        [Some("dosfstools"), Some("dosfstools"), Some("dosfstools"), Some("dosfstools")],
+        true,
+    ),
     need("gpg", &["gpg"], [Some("gnupg"), Some("gnupg2"), Some("gpg2"), Some("gnupg")], true),
 ];

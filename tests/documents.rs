@@ -1,0 +1,125 @@
+//! What is wrong with a document is said with its place, before anything is started.
+
+use crate::framework::{Goldsmith, Place};
+
+const UNKNOWN_ACTION: &str = "name: own
+schemaVersion: 1.0
+phases:
+  - name: build
+    steps:
+      - name: Fetch
+        action: S3Download
+        inputs:
+          - { source: s3://bucket/key, destination: /tmp/x }
+      - name: Run
+        action: ExecuteBsh
+        timeoutSeconds: soon
+        inputs: { commands: [true] }
+";
+
+#[test]
+fn a_bad_component_ends_a_build_before_it_begins() {
+    let place = Place::with_own_store();
+    place.write("own.yaml", UNKNOWN_ACTION);
+    place.write("recipe.yaml", "name: web\nversion: 1.0.0\nparentImage: debian-12-minimal\ncomponents: [./own.yaml]\n");
+    let ended = place.goldsmith(&["build", "recipe.yaml"]).run().fails(2);
+    assert!(!place.home().join("images/web").exists(), "an image was begun: {ended}");
+    insta::assert_snapshot!(ended.error(&place), @"
+    error: the action `S3Download` is not supported by this version of goldsmith
+     --> ././own.yaml:7:17
+      |
+    7 |         action: S3Download
+      |                 ^^^^^^^^^^
+
+    error: there is no action `ExecuteBsh`
+      --> ././own.yaml:11:17
+       |
+    11 |         action: ExecuteBsh
+       |                 ^^^^^^^^^^
+       |
+    help: did you mean `ExecuteBash`?
+
+    error: `timeoutSeconds` has to be a whole number, and this is `soon`
+      --> ././own.yaml:12:25
+       |
+    12 |         timeoutSeconds: soon
+       |                         ^^^^
+    ");
+}
+
+#[test]
+fn a_bad_recipe_is_explained() {
+    let place = Place::with_own_store();
+    place.write(
+        "recipe.yaml",
+        "name: web\nversion: 1.0\nparentImage: debian-12-minimal\ndisk: 4 gibberish\ncompnents: []\n",
+    );
+    let ended = place.goldsmith(&["build", "recipe.yaml"]).run().fails(2);
+    insta::assert_snapshot!(ended.error(&place), @"
+    error: `1.0` is no version: three numbers such as 1.0.0, or x for the last ones
+     --> recipe.yaml:2:10
+      |
+    2 | version: 1.0
+      |          ^^^
+
+    error: `4 gibberish` is no size: a whole number with a unit such as 512MiB or 4GiB is needed
+     --> recipe.yaml:4:7
+      |
+    4 | disk: 4 gibberish
+      |       ^^^^^^^^^^^
+
+    error: a recipe has no field `compnents`
+     --> recipe.yaml:5:1
+      |
+    5 | compnents: []
+      | ^^^^^^^^^
+      |
+    help: did you mean `components`?
+    ");
+    place.goldsmith(&["recipe", "validate", "recipe.yaml"]).run().fails(2);
+}
+
+#[test]
+fn what_is_shipped_is_valid() {
+    let place = Place::with_own_store();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (kind, folder) in [("recipe", "recipes"), ("component", "components")] {
+        let files = fs_err::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path());
+        let files: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "yaml")).collect();
+        assert!(files.len() >= 3);
+        for file in files {
+            // The ordinary user may not be able to read the checkout, and paths in a recipe are relative to it.
+            Goldsmith::as_oneself(&place, &[kind, "validate", &file.to_string_lossy()]).run().success();
+        }
+    }
+    let listed = place.goldsmith(&["component", "list"]).run().success();
+    for name in
+        ["update-linux", "reboot-linux", "simple-boot-test-linux", "reboot-test-linux", "install-nginx", "harden-ssh"]
+    {
+        assert!(listed.stdout.contains(name), "{listed}");
+    }
+    let bases = place.goldsmith(&["base", "list", "--json"]).run().success().json();
+    let bases: Vec<&str> = bases.as_array().unwrap().iter().map(|base| base["name"].as_str().unwrap()).collect();
+    assert_eq!(bases, ["almalinux-9", "debian-12", "debian-12-minimal", "debian-13", "fedora", "ubuntu-24.04"]);
+}
+
+#[test]
+fn wrong_usage_is_said_so() {
+    let place = Place::with_own_store();
+    place.goldsmith(&["build"]).run().fails(2).says("Usage: goldsmith build");
+    place.goldsmith(&["build", "r.yaml", "--export", "ova"]).run().fails(2).says("raw, qcow2, vmdk, vhd, vhdx are");
+    place.goldsmith(&["image", "show", "nothing/1.0.0"]).run().fails(2).says("there is no image `nothing/1.0.0`");
+}
+
+#[test]
+fn completions_and_man_pages_are_made() {
+    let place = Place::with_own_store();
+    for shell in ["bash", "zsh", "fish"] {
+        let completions = place.goldsmith(&["completions", shell]).run().success();
+        assert!(completions.stdout.contains("goldsmith") && completions.stdout.contains("on-failure"), "{completions}");
+    }
+    place.goldsmith(&["man", "man1"]).run().success();
+    for page in ["goldsmith.1", "goldsmith-build.1", "goldsmith-image-list.1"] {
+        assert!(place.path("man1").join(page).exists(), "{page} is missing");
+    }
+}
