@@ -104,3 +104,97 @@ async fn finished(qmp: &Qmp) -> Result<(), Error> {
     let late = || Error::Failed(format!("it was not done within {} s", DEADLINE.as_secs()));
     tokio::time::timeout(DEADLINE, finished).await.unwrap_or_else(|_| Err(late()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::accelerator::Accelerator;
+    use super::super::firmware::Firmware;
+    use super::super::{Error as MachineError, Mac, Qemu, Spec};
+    use super::*;
+    use crate::disk::qemu_img;
+    use crate::host::process::Program;
+
+    /// A machine without a guest, which waits before its first instruction.
+    fn spec(accelerator: Accelerator, folder: &Path) -> Spec {
+        Spec {
+            accelerator,
+            // Where KVM itself runs emulated, `host` has registers that can't be set.
+            cpu_model: Some("qemu64".to_owned()),
+            cpus: 1,
+            memory: 64 << 20,
+            firmware: Firmware::Bios,
+            disk: folder.join("disk.qcow2"),
+            seed: None,
+            mac: Mac([0x52, 0x54, 0, 1, 2, 3]),
+            forwards: Vec::new(),
+            console_log: folder.join("console.log"),
+            attach_console: false,
+            paused: true,
+            incoming: false,
+        }
+    }
+
+    async fn status(machine: &Machine) -> String {
+        let status = machine.qmp().execute("query-status", json!({})).await.unwrap();
+        status["status"].as_str().unwrap().to_owned()
+    }
+
+    /// Starts a paused machine, writes its memory, and starts another one from it.
+    async fn checkpoint_and_restore(accelerator: Accelerator) -> Result<(), MachineError> {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let (parent, disk) = (folder.path().join("parent.qcow2"), folder.path().join("disk.qcow2"));
+        Program::new("qemu-img").args(["create", "-q", "-f", "qcow2"]).arg(&parent).arg("16M").run().await.unwrap();
+        qemu_img::create_overlay(&disk, &parent, 16 << 20).await.unwrap();
+        let memory = folder.path().join("memory");
+        let qemu = Qemu::find().await?;
+        let spec = spec(accelerator, folder.path());
+        let machine = qemu.start(&spec, folder.path()).await?;
+        assert!(machine.qmp().version().major >= 7);
+        assert_eq!(status(&machine).await, "prelaunch");
+        if !is_able(machine.qmp()).await.unwrap() {
+            assert!(matches!(machine.checkpoint(&memory).await, Err(Error::Unable)));
+            machine.finish().await;
+            return Ok(());
+        }
+        machine.checkpoint(&memory).await.unwrap();
+        machine.finish().await;
+        assert_eq!(fs::metadata(&memory).unwrap().permissions().mode() & 0o777, 0o600);
+        let spec = Spec { paused: false, incoming: true, ..spec };
+        let machine = qemu.start(&spec, folder.path()).await?;
+        assert_eq!(status(&machine).await, "inmigrate");
+        machine.restore(&memory).await.unwrap();
+        assert_eq!(status(&machine).await, "running");
+        machine.finish().await;
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn an_emulated_machine_goes_on_from_its_memory() {
+        checkpoint_and_restore(Accelerator::Tcg).await.unwrap();
+    }
+
+    /// As far as a host goes whose `/dev/kvm` opens without being of any use.
+    #[tokio::test]
+    async fn a_kvm_machine_goes_on_from_its_memory() {
+        if fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_err() {
+            eprintln!("not run: /dev/kvm can't be opened here");
+            return;
+        }
+        checkpoint_and_restore(Accelerator::Kvm).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_memory_file_that_is_none_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = folder.path().join("memory");
+        fs::write(&memory, vec![7; 1 << 20]).unwrap();
+        let disk = folder.path().join("disk.qcow2");
+        Program::new("qemu-img").args(["create", "-q", "-f", "qcow2"]).arg(&disk).arg("16M").run().await.unwrap();
+        let spec = Spec { paused: false, incoming: true, ..spec(Accelerator::Tcg, folder.path()) };
+        let machine = Qemu::find().await.unwrap().start(&spec, folder.path()).await.unwrap();
+        let refused = machine.restore(&memory).await;
+        assert!(refused.is_err(), "{refused:?}");
+        machine.finish().await;
+    }
+}
