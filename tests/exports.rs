@@ -35,7 +35,7 @@ fn nginx_is_built_tested_and_exported_and_every_file_boots() {
     let file = |name: &str| place.path(&format!("out/nginx-1.0.0-1.{name}"));
     for (name, qemu) in FORMATS {
         let mut compare = Command::new("qemu-img");
-        compare.args(["compare", "-q", "-s", "-f", "raw", "-F", qemu]).arg(file("raw")).arg(file(name));
+        compare.args(["compare", "-q", "-f", "raw", "-F", qemu]).arg(file("raw")).arg(file(name));
         foreign::run(&mut compare);
     }
     // Every file holds the same disk, so one boot by each firmware shows what ten would.
@@ -65,4 +65,20 @@ fn nginx_is_built_tested_and_exported_and_every_file_boots() {
             known.push(new);
         }
     }
+    a_throw_away_copy_serves_the_page(&place);
+}
+
+/// `goldsmith run` leads a port of the host's loopback into the guest, although the guest is kept from the host.
+fn a_throw_away_copy_serves_the_page(place: &Place) {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let running = place.goldsmith(&["run", "nginx/1.0.0/1", "--publish", &format!("{free}:80")]).start();
+    running.wait_until("the copy serves the page", || {
+        let mut curl = Command::new("curl");
+        let answer = curl.args(["-s", "--max-time", "5", &format!("http://127.0.0.1:{free}/")]).output().unwrap();
+        String::from_utf8_lossy(&answer.stdout).contains("This page was forged by goldsmith")
+    });
+    running.signal(rustix::process::Signal::INT);
+    let ended = running.wait();
+    assert!(ended.stdout.contains("Linux version"), "the console was not shown: {ended}");
+    let _ended = ended.success();
 }

@@ -41,10 +41,11 @@ fn what_the_site_needs_is_given_and_taken_back() {
     let names = ["-subj", "/CN=goldsmith test authority", "-keyout", "key.pem", "-out", "ca.pem"];
     let openssl = std::process::Command::new("openssl").current_dir(place.path("")).args(make).args(names).output();
     assert!(openssl.unwrap().status.success());
+    let certificate = fs_err::read_to_string(place.path("ca.pem")).unwrap();
+    let line = certificate.lines().nth(4).unwrap();
     let script = format!(
         "set -e\ntest \"$http_proxy\" = {proxy}\ntest \"$no_proxy\" = localhost\ngrep -rq {mirror} /etc/apt/sources.list*\n\
-         awk '/BEGIN/ {{ n++ }} {{ print > (\"/tmp/ca.\" n) }}' /etc/ssl/certs/ca-certificates.crt\n\
-         for one in /tmp/ca.*; do openssl x509 -noout -subject -in $one; done | grep 'goldsmith test authority'"
+         grep -qF '{line}' /etc/ssl/certs/ca-certificates.crt"
     );
     place.write("c.yaml", &format!("schemaVersion: 1.0\nphases:\n{}", bash("build", &script)));
     place.write("recipe.yaml", &format!("name: site\nversion: 1.0.0\nparentImage: {PARENT}\ncomponents: [./c.yaml]\n"));
@@ -52,8 +53,6 @@ fn what_the_site_needs_is_given_and_taken_back() {
     let flags = ["--proxy", proxy, "--no-proxy", "localhost", "--ca-certificate", "ca.pem", "--mirror", &replaced];
     let ended = place.build(&[&["recipe.yaml", "--no-test"], &flags[..]].concat()).run().success();
     let disk = ended.image_file("site/1.0.0/1", "disk.qcow2");
-    let certificate = fs_err::read_to_string(place.path("ca.pem")).unwrap();
-    let line = certificate.lines().nth(4).unwrap();
     for (trace, is_there) in
         [("proxy.site.invalid", false), ("mirror.site.invalid", false), (line, false), (&source, true)]
     {

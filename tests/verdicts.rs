@@ -13,7 +13,7 @@ fn a_failed_test_keeps_its_evidence_and_is_never_exported() {
     let recipe = |allowed: &str| {
         format!("name: wrong\nversion: 1.0.0\nparentImage: {PARENT}\ncomponents: [./c.yaml]\n{allowed}")
     };
-    place.write("recipe.yaml", &recipe("test: { allowedFailedUnits: [broken.service] }\n"));
+    place.write("recipe.yaml", &recipe("test: { allowFailedUnits: [broken.service] }\n"));
     let ended = place.build(&["recipe.yaml", "--junit", "junit.xml", "--export", "raw", "--output", "out"]).run();
     let ended = ended.fails(4).says("wrong/1.0.0/1 failed its test: c/Step: exit status 3").says("what is wrong");
     assert_eq!(crate::framework::names_in(&place.path("out")), Vec::<String>::new(), "{ended}");

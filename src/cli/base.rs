@@ -74,7 +74,7 @@ async fn pull(names: &[String], context: &Context) -> Result<(), CliError> {
         let run = factory.store.begin_run("pull")?;
         let listener = |event: parent::Event| (factory.listener)(Event::Parent(event));
         let reference = Reference::Base(name.clone());
-        let obtained = parent::obtain(&reference, None, Path::new("."), &factory.store, run.folder(), &listener);
+        let obtained = parent::obtain(&reference, None, Path::new("."), &factory.store, &run, &listener);
         let parent = tokio::select! {
             parent = obtained => parent?,
             () = context.cancel.cancelled() => return Err(crate::factory::Error::Interrupted.into()),

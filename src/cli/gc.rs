@@ -19,7 +19,8 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<(), CliErr
     let garbage = store.garbage()?;
     let bytes: u64 = garbage.iter().map(|item| item.bytes).sum();
     for item in &garbage {
-        context.output.progress(&format!("{} {} ({})", size(item.bytes), item.path.display(), item.what));
+        let line = format!("{} {} ({})", size(item.bytes), item.path.display(), item.what);
+        if context.output.json { context.output.progress(&line) } else { context.output.result(&line) }
     }
     if !arguments.dry_run {
         store.remove(&garbage)?;

@@ -8,6 +8,7 @@ pub mod fat;
 pub mod grub;
 pub mod partition;
 pub mod probe;
+pub mod qcow2;
 pub mod qemu_img;
 pub mod search;
 mod slice;

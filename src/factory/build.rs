@@ -12,11 +12,11 @@ use super::log::Log;
 use super::plan::{Plan, PlannedFile, document_digest};
 use super::shape::Shape;
 use super::site::{self, SiteWishes};
-use super::warm::Wanted;
+use super::warm::{Ready, Wanted};
 use super::{Error, Event, Factory};
 use crate::disk::probe::Format as DiskFormat;
 use crate::disk::qemu_img::{self, Target};
-use crate::disk::search;
+use crate::disk::{qcow2, search};
 use crate::guest::site::Site;
 use crate::guest::{self, Guest};
 use crate::host::file::{self, Draft};
@@ -139,11 +139,13 @@ impl Build<'_> {
             manifest.source = Some(self.source(&parent));
             manifest.set_state(State::Building, None);
         })?;
-        let guest = self.boot(&parent, &shape, image, run).await?;
+        let Ready { guest, layer, .. } = self.boot(&parent, &shape, image, run).await?;
         let qemu_version = guest.machine().qmp().version().to_string();
         image.update(|manifest| manifest.machine = Some(shape.record(qemu_version)))?;
         let guest = self.components(guest, &site, &shape, image).await?;
         self.seal(guest, &site, image, run).await?;
+        // The sealed disk stands alone.
+        drop(layer);
         self.release(image, &shape).await
     }
 
@@ -176,11 +178,9 @@ impl Build<'_> {
 
     async fn parent(&mut self, run: &Run) -> Result<Parent, Error> {
         let (factory, plan) = (self.factory, self.plan);
-        let scratch = run.path("parent");
-        fs::create_dir(&scratch)?;
         let listener = |event: parent::Event| factory.tell(Event::Parent(event));
         let checksum = plan.recipe.parent_checksum.as_ref().map(|checksum| checksum.value.as_str());
-        let obtained = parent::obtain(&plan.parent, checksum, &plan.folder, &factory.store, &scratch, &listener);
+        let obtained = parent::obtain(&plan.parent, checksum, &plan.folder, &factory.store, run, &listener);
         let parent = factory.stage(self.stages, "parent", obtained).await?;
         if let Some(stage) = self.stages.last_mut() {
             stage.cached = parent.cached;
@@ -207,7 +207,7 @@ impl Build<'_> {
     }
 
     /// Starts the build machine and waits until nothing in it is in the way.
-    async fn boot(&mut self, parent: &Parent, shape: &Shape, image: &Image, run: &Run) -> Result<Guest, Error> {
+    async fn boot(&mut self, parent: &Parent, shape: &Shape, image: &Image, run: &Run) -> Result<Ready, Error> {
         let (factory, plan) = (self.factory, self.plan);
         let wanted = plan.recipe.disk.as_ref().map_or(0, |disk| disk.value.0);
         if wanted != 0 && wanted < parent.virtual_size {
@@ -223,11 +223,11 @@ impl Build<'_> {
             console_log: image.folder().join(CONSOLE_LOG),
             cold: self.options.cold,
         };
-        let (guest, cached) = factory.stage(self.stages, "boot", factory.ready_guest(&ready)).await?;
+        let ready = factory.stage(self.stages, "boot", factory.ready_guest(&ready)).await?;
         if let Some(stage) = self.stages.last_mut() {
-            stage.cached = cached;
+            stage.cached = ready.cached;
         }
-        Ok(guest)
+        Ok(ready)
     }
 
     /// Copies the recipe's files and runs the components' `build` and `validate` phases.
@@ -325,13 +325,32 @@ async fn copy_file(guest: &Guest, planned: &PlannedFile) -> Result<(), guest::Er
     Ok(())
 }
 
+/// Writes a build machine's disk, parent included, to one compressed file.
+async fn copy_disk(factory: &Factory, overlay: &Path, to: &Path) -> Result<(), Error> {
+    let listener = factory.listener.clone();
+    let progress = move |part| listener(Event::Copied { stage: "seal", what: "sealed disk".to_owned(), part });
+    // Opened here: a build that is interrupted takes the file away, and the thread must not make it again.
+    let file = fs::File::options().write(true).open(to)?;
+    let (from, tell) = (overlay.to_owned(), progress.clone());
+    let sealed = tokio::task::spawn_blocking(move || qcow2::seal(&from, file, &tell));
+    match sealed.await.map_err(std::io::Error::other)? {
+        Ok(()) => Ok(()),
+        // A parent of an unusual layout: slower, and the same bytes for the guest.
+        Err(qcow2::Error::Unusual(why)) => {
+            tracing::info!(why, "sealing with qemu-img");
+            let target = Target { path: to, format: "qcow2", options: &[], compress: true };
+            let copied = qemu_img::convert(overlay, DiskFormat::Qcow2, target, &progress).await;
+            copied.map_err(|error| Error::Disk { doing: "sealed", source: error.into() })
+        }
+        Err(error) => Err(Error::Disk { doing: "sealed", source: error.into() }),
+    }
+}
+
 /// Copies a build machine's disk, parent included, into the image, and proves what must not be on it.
 async fn seal_disk(factory: &Factory, overlay: &Path, image: &Image, traces: &[&str]) -> Result<Disk, Error> {
     let failed = |doing| move |error: qemu_img::Error| Error::Disk { doing, source: error.into() };
     let draft = Draft::new(image.folder().join(DISK))?;
-    let target = Target { path: draft.path(), format: "qcow2", options: &[], compress: true };
-    let progress = |part| factory.tell(Event::Copied { stage: "seal", what: "sealed disk".to_owned(), part });
-    qemu_img::convert(overlay, DiskFormat::Qcow2, target, &progress).await.map_err(failed("sealed"))?;
+    copy_disk(factory, overlay, draft.path()).await?;
     qemu_img::check(draft.path()).await.map_err(failed("sealed"))?;
     let virtual_size = qemu_img::virtual_size(draft.path(), DiskFormat::Qcow2).await.map_err(failed("sealed"))?;
     let path = draft.path().to_owned();

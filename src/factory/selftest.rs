@@ -31,7 +31,7 @@ impl Factory {
         let listener = |event: parent::Event| self.tell(Event::Parent(event));
         let reference = Reference::Base(base.to_owned());
         let mut stages = Vec::new();
-        let obtained = parent::obtain(&reference, None, Path::new("."), &self.store, run.folder(), &listener);
+        let obtained = parent::obtain(&reference, None, Path::new("."), &self.store, &run, &listener);
         let parent = self.stage(&mut stages, "parent", obtained).await?;
         let shape = self.shape(&parent.machine.or(&MachineWishes::default()), false).await?;
         let boot = async {

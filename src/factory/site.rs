@@ -85,9 +85,11 @@ fn proxy_variables(
 pub(super) fn unreachable_proxy(site: &Site) -> Option<String> {
     let local = |address: &str| {
         let host = address.split_once("://").map_or(address, |(_, rest)| rest);
+        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
         ["127.", "localhost", "[::1]"].iter().any(|local| host.starts_with(local))
     };
-    let proxy = site.proxy.iter().find(|(name, value)| name != "no_proxy" && local(value))?;
+    let is_address = |name: &str| !name.eq_ignore_ascii_case("no_proxy");
+    let proxy = site.proxy.iter().find(|(name, value)| is_address(name) && local(value))?;
     Some(format!("the proxy {} is on this host's loopback, which guests can't reach", proxy.1))
 }
 

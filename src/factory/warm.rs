@@ -41,22 +41,33 @@ pub(super) struct Wanted<'a> {
     pub(super) cold: bool,
 }
 
+/// A guest whose first boot is over.
+pub(super) struct Ready {
+    pub(super) guest: Guest,
+    /// What its disk is based on, to be kept until the disk was sealed.
+    pub(super) layer: Option<Layer>,
+    /// Whether it came from a checkpoint that was there.
+    pub(super) cached: bool,
+}
+
 impl Factory {
-    /// A guest whose first boot is over. The second result says whether it came from a checkpoint that was there.
-    pub(super) async fn ready_guest(&self, wanted: &Wanted<'_>) -> Result<(Guest, bool), Error> {
+    /// A guest whose first boot is over.
+    pub(super) async fn ready_guest(&self, wanted: &Wanted<'_>) -> Result<Ready, Error> {
         let seed = Seed::with_agent(Purpose::Build);
         if wanted.cold {
-            return Ok((self.boot_parent(wanted, &seed).await?, false));
+            return Ok(Ready { guest: self.boot_parent(wanted, &seed).await?, layer: None, cached: false });
         }
         let key = key(wanted, &seed)?;
-        if let Some(layer) = self.store.layer(&key) {
+        if let Some(layer) = self.store.layer(&key)? {
             match wanted.restore(&layer).await {
-                Ok(guest) => return Ok((guest, true)),
+                Ok(guest) => return Ok(Ready { guest, layer: Some(layer), cached: true }),
                 Err(error @ guest::Error::Machine(_)) => return Err(wanted.failed(error)),
                 Err(error) => {
                     self.tell(Event::Warning(format!("a checkpoint is of no use and is dropped: {error}")));
-                    self.store.drop_layer(&layer)?;
-                    fs::remove_file(&wanted.disk)?;
+                    if let Err(error) = self.store.drop_layer(layer) {
+                        self.tell(Event::Warning(format!("it can't be removed: {error}")));
+                    }
+                    remove_if_there(&wanted.disk)?;
                 }
             }
         }
@@ -64,7 +75,7 @@ impl Factory {
         let draft = self.store.draft_layer(wanted.run)?;
         if let Err(error) = guest.checkpoint(&draft.files().memory()).await {
             self.tell(Event::Note(format!("no checkpoint is kept, so the next build boots again: {error}")));
-            return Ok((guest, false));
+            return Ok(Ready { guest, layer: None, cached: false });
         }
         guest.finish().await;
         fs::rename(&wanted.disk, draft.files().disk())?;
@@ -72,7 +83,7 @@ impl Factory {
         fs::copy(&wanted.console_log, draft.files().console())?;
         let layer = self.store.keep_layer(draft, key)?;
         let guest = wanted.restore(&layer).await.map_err(|error| wanted.failed(error))?;
-        Ok((guest, false))
+        Ok(Ready { guest, layer: Some(layer), cached: false })
     }
 
     async fn boot_parent(&self, wanted: &Wanted<'_>, seed: &Seed) -> Result<Guest, Error> {
@@ -115,6 +126,13 @@ impl Wanted<'_> {
 
     fn failed(&self, source: guest::Error) -> Error {
         Error::Guest { doing: "it started".to_owned(), source: Box::new(source), log: self.console_log.clone() }
+    }
+}
+
+fn remove_if_there(path: &Path) -> std::io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -101,6 +101,8 @@ fn describe_console(sign: Option<&'static Sign>, console: &[String]) -> String {
 
 /// Lines of the console that go into an error.
 const CONSOLE_LINES: usize = 12;
+/// How long after its agent's port was closed a machine's end may become known.
+const END_NEWS: Duration = Duration::from_secs(2);
 /// How long a guest may take from its last program's end to power-off, with KVM.
 const POWER_OFF_DEADLINE: Duration = Duration::from_secs(60);
 /// How long an idle guest's answer may take, with KVM: only a stuck guest takes longer.
@@ -272,14 +274,26 @@ impl Guest {
     async fn unless_ended<T>(&self, wanted: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         tokio::select! {
             biased;
-            result = wanted => result,
-            end = self.machine.ended() => Err(self.ended_error(end)),
+            // A machine that ends closes the agent's port a moment before its end is known.
+            result = wanted => match result {
+                Err(Error::Lost) => Err(tokio::time::timeout(END_NEWS, self.end()).await.unwrap_or(Error::Lost)),
+                result => result,
+            },
+            error = self.end() => Err(error),
+        }
+    }
+
+    /// Waits until the machine has ended or can't go on.
+    async fn end(&self) -> Error {
+        let end = tokio::select! {
+            end = self.machine.ended() => end,
             () = self.console.panicked() => {
                 // The rest of the panic's message is still on its way.
                 tokio::time::sleep(Duration::from_millis(500)).await;
-                Err(self.ended_error(End::Panicked))
+                End::Panicked
             }
-        }
+        };
+        self.ended_error(end)
     }
 
     fn ended_error(&self, end: End) -> Error {

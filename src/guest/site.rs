@@ -55,7 +55,12 @@ impl Site {
     /// What must not be found on the sealed disk.
     pub fn traces(&self) -> Vec<&str> {
         let mut traces: Vec<&str> = Vec::new();
-        traces.extend(self.proxy.iter().filter(|(name, _)| name != "no_proxy").map(|(_, value)| value.as_str()));
+        traces.extend(
+            self.proxy
+                .iter()
+                .filter(|(name, _)| !name.eq_ignore_ascii_case("no_proxy"))
+                .map(|(_, value)| value.as_str()),
+        );
         traces.extend(self.mirrors.iter().map(|mirror| mirror.to.as_str()));
         // A line from the middle of the certificate: the first ones of many certificates are alike.
         let lines: Vec<&str> = self.ca_certificate.iter().flat_map(|pem| pem.lines()).collect();

@@ -5,6 +5,7 @@
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use fs_err::File;
 use sha2::{Digest, Sha256};
@@ -95,6 +96,24 @@ pub fn digest<D: Digest>(path: &Path) -> io::Result<String> {
             n => hasher.update(&buffer[..n]),
         }
     }
+}
+
+/// Removes a folder and all in it, also what mmdebstrap has left there as root of a namespace: files of numbers that
+/// only a namespace makes the user's own.
+pub fn remove_tree(folder: &Path) -> io::Result<()> {
+    match fs_err::remove_dir_all(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+        Err(_) => {}
+        Ok(()) => return Ok(()),
+    }
+    for entry in fs_err::read_dir(folder)? {
+        let mut helper = std::process::Command::new("mmdebstrap");
+        helper.args(["--unshare-helper", "rm", "-rf", "--one-file-system", "--"]).arg(entry?.path());
+        // What it could not remove shows in what comes next.
+        let _shown = helper.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    }
+    fs_err::remove_dir_all(folder)
 }
 
 /// Bytes that can still be written to the file system that holds a path.

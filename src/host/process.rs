@@ -31,7 +31,7 @@ pub enum Error {
         program: String,
     },
     /// The program could not be started or waited for.
-    #[error("can't run `{command}`")]
+    #[error("can't run `{}`", shorten(command))]
     Start {
         /// The command line.
         command: String,
@@ -40,7 +40,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The program failed.
-    #[error("`{command}` ended with {}{}", describe_status(*status), indent_tail(stderr))]
+    #[error("`{}` ended with {}{}", shorten(command), describe_status(*status), indent_tail(stderr))]
     Failed {
         /// The command line.
         command: String,
@@ -49,6 +49,17 @@ pub enum Error {
         /// The last it wrote to standard error.
         stderr: String,
     },
+}
+
+/// A command line as it stands in an error: scripts among its arguments would bury the cause.
+fn shorten(command: &str) -> String {
+    const MOST: usize = 160;
+    let line = command.lines().next().unwrap_or_default();
+    match line.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{} …", &line[..end]),
+        None if line.len() < command.len() => format!("{line} …"),
+        None => line.to_owned(),
+    }
 }
 
 fn describe_status(status: ExitStatus) -> String {

@@ -76,7 +76,8 @@ impl Line {
 }
 
 fn machine(line: &mut Line, spec: &Spec) {
-    line.option("-machine", format!("q35,accel={},vmport=off", spec.accelerator.qemu_name()));
+    // Without graphics, SeaBIOS speaks on the serial console, where a disk that does not boot shows.
+    line.option("-machine", format!("q35,accel={},vmport=off,graphics=off", spec.accelerator.qemu_name()));
     let cpu = match (&spec.cpu_model, spec.accelerator) {
         (Some(model), _) => model,
         (None, Accelerator::Kvm) => "host",
@@ -187,7 +188,7 @@ mod tests {
         -no-user-config
         -display none
         -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
-        -machine q35,accel=tcg,vmport=off
+        -machine q35,accel=tcg,vmport=off,graphics=off
         -cpu qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+lahf-lm
         -smp 2
         -m 1024M
@@ -229,7 +230,7 @@ mod tests {
         -nodefaults
         -no-user-config
         -display none
-        -machine q35,accel=kvm,vmport=off
+        -machine q35,accel=kvm,vmport=off,graphics=off
         -cpu host
         -smp 2
         -m 1024M

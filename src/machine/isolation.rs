@@ -67,7 +67,7 @@ impl Isolation {
             }
         }
         let launcher = Launcher { as_root: rustix::process::geteuid().is_root(), resolver: loopback_resolver() };
-        match launcher.wrap(&Program::new("true")).run().await {
+        match launcher.wrap(&Program::new("true"), &[]).run().await {
             Ok(()) => Self::Isolated(launcher),
             Err(error) => Self::explain(&error),
         }
@@ -91,10 +91,10 @@ impl Isolation {
         Self::Open { reason: reason.to_owned(), mend: mend.to_owned() }
     }
 
-    /// A program as it has to be started.
-    pub fn wrap(&self, program: &Program) -> Program {
+    /// A program as it has to be started. These ports of the host's loopback lead to the same ones of the program's.
+    pub fn wrap(&self, program: &Program, ports: &[u16]) -> Program {
         match self {
-            Self::Isolated(launcher) => launcher.wrap(program),
+            Self::Isolated(launcher) => launcher.wrap(program, ports),
             Self::Open { .. } => program.clone(),
         }
     }
@@ -106,13 +106,19 @@ impl Isolation {
 }
 
 impl Launcher {
-    fn wrap(&self, program: &Program) -> Program {
+    fn wrap(&self, program: &Program, ports: &[u16]) -> Program {
+        let ports: Vec<String> = ports.iter().map(|port| format!("127.0.0.1/{port}")).collect();
         let mut words: Vec<&str> = Vec::new();
         if self.as_root {
             words.extend(["unshare", "--user", "--map-user=65533", "--map-group=65533", "--"]);
         }
         words.extend(["pasta", "--foreground", "--quiet", "--config-net", "--no-map-gw"]);
-        words.extend(["--tcp-ports", "none", "--udp-ports", "none", "--tcp-ns", "none", "--udp-ns", "none", "--"]);
+        words.extend(["--udp-ports", "none", "--tcp-ns", "none", "--udp-ns", "none"]);
+        if ports.is_empty() {
+            words.extend(["--tcp-ports", "none"]);
+        }
+        ports.iter().for_each(|port| words.extend(["--tcp-ports", port]));
+        words.push("--");
         if self.resolver.is_some() {
             words.extend(["unshare", "--mount", "--"]);
         }
@@ -152,10 +158,10 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         // bash's own /dev/tcp, so that no client has to be installed.
         let connect = Program::new("bash").arg("-c").arg(format!("exec 3<>/dev/tcp/127.0.0.1/{port}"));
-        let (isolated, open) = (isolation.wrap(&connect).run().await, connect.run().await);
+        let (isolated, open) = (isolation.wrap(&connect, &[]).run().await, connect.run().await);
         assert!(isolated.is_err() && open.is_ok(), "{isolated:?} {open:?}");
         let route = Program::new("ip").args(["route", "get", "169.254.169.254"]);
-        let error = isolation.wrap(&route).run().await.unwrap_err().to_string();
+        let error = isolation.wrap(&route, &[]).run().await.unwrap_err().to_string();
         assert!(error.contains("Permission denied") || error.contains("prohibit"), "{error}");
     }
 }

@@ -229,7 +229,8 @@ impl Qemu {
         let console = if spec.attach_console { Some(listen(folder, argv::CONSOLE_SOCKET)?) } else { None };
         let arguments = argv::arguments(spec, self.has_sandbox);
         let program = Program::new(&self.program).args(arguments).in_folder(folder);
-        let mut child = self.isolation.wrap(&program).spawn()?;
+        let ports: Vec<u16> = spec.forwards.iter().map(|forward| forward.host).collect();
+        let mut child = self.isolation.wrap(&program, &ports).spawn()?;
         let greeted = greet(&mut child, &control, &agent, console.as_ref()).await;
         let Greeted { qmp, events, agent, console } = match greeted {
             Ok(greeted) => greeted,

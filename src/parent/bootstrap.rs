@@ -27,7 +27,9 @@ use crate::disk::probe::Format;
 use crate::disk::qemu_img::{self, Target};
 use crate::disk::{Slice, grub};
 use crate::document::base_image::Bootstrap;
+use crate::host::file;
 use crate::host::process::Program;
+use crate::store::Run;
 
 /// Runs inside mmdebstrap, with the new system's folder as `$1`. What GRUB's installer would do, as far as it needs no
 /// block device; the core image finds the root file system by its UUID.
@@ -48,16 +50,16 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// A largest plausible configuration file of cloud-init.
 const CLOUD_CONFIG: &str = "/etc/cloud/cloud.cfg";
 
-/// Makes the base image's disk in `scratch`.
-pub(super) async fn make(recipe: &Bootstrap, scratch: &Path, listener: Listener<'_>) -> Result<PathBuf, Error> {
+/// Makes the base image's disk in a run's folder.
+pub(super) async fn make(recipe: &Bootstrap, run: &Run, listener: Listener<'_>) -> Result<PathBuf, Error> {
     let identity = Identity::random();
     listener(Event::Begins(format!("installing Debian {} from its packages", recipe.suite)));
-    let mut tree = install(recipe, &identity, scratch).await?;
+    let mut tree = install(recipe, &identity, run).await?;
     listener(Event::Begins("laying out the disk".to_owned()));
     configure(&mut tree, recipe, &identity)?;
-    let raw = scratch.join("base.raw");
-    lay_out(&tree, recipe, &identity, &raw, scratch).await?;
-    let disk = scratch.join("base.qcow2");
+    let raw = run.path("base.raw");
+    lay_out(&tree, recipe, &identity, &raw, run.folder()).await?;
+    let disk = run.path("base.qcow2");
     let target = Target { path: &disk, format: "qcow2", options: &[], compress: true };
     qemu_img::convert(&raw, Format::Raw, target, &|_| {}).await?;
     fs::remove_file(raw)?;
@@ -78,7 +80,7 @@ impl Identity {
 }
 
 /// Runs mmdebstrap and unpacks what it hands over.
-async fn install(recipe: &Bootstrap, identity: &Identity, scratch: &Path) -> Result<Tree, Error> {
+async fn install(recipe: &Bootstrap, identity: &Identity, run: &Run) -> Result<Tree, Error> {
     let mut program = Program::new("mmdebstrap").args(["--variant=minbase", "--format=tar"]);
     program = program.arg(format!("--include={}", recipe.packages.join(",")));
     program = program.arg(format!("--customize-hook={}", GRUB_HOOK.replace("UUID", &identity.root)));
@@ -91,16 +93,28 @@ async fn install(recipe: &Bootstrap, identity: &Identity, scratch: &Path) -> Res
     for line in sources(recipe).await {
         program = program.arg(line);
     }
-    let mut child = program.env("TMPDIR", scratch).spawn().map_err(Error::Packages)?;
+    let chroot = Chroot(run.folder_outside()?);
+    let mut child = program.env("TMPDIR", &chroot.0).spawn().map_err(Error::Packages)?;
     let stdout = child.take_stdout().ok_or_else(|| io::Error::other("mmdebstrap has no output"))?;
     let stdout: File = File::from_parts(stdout.into_owned_fd()?.into(), "mmdebstrap's output");
     set_blocking(&stdout)?;
-    let folder = scratch.join("root");
+    let folder = run.path("root");
     fs::create_dir(&folder)?;
     let tree = tokio::task::spawn_blocking(move || Tree::unpack(stdout, &folder)).await.map_err(io::Error::other)?;
     // A failed mmdebstrap cuts the archive off; its own words say more than the cut.
     child.success().await.map_err(Error::Packages)?;
     Ok(tree?)
+}
+
+/// Where mmdebstrap unpacks packages, for an ordinary user as root of a namespace: another number of the host's, to
+/// which neither the user's home nor the store is open.
+struct Chroot(PathBuf);
+
+impl Drop for Chroot {
+    fn drop(&mut self) {
+        // What can't be removed now is removed by the next recovery.
+        let _later = file::remove_tree(&self.0);
+    }
 }
 
 fn set_blocking(file: &File) -> io::Result<()> {

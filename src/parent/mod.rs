@@ -34,7 +34,7 @@ use crate::host::file::{self, Draft};
 use crate::host::process;
 use crate::store::manifest::State;
 use crate::store::version::Pattern;
-use crate::store::{self, Store};
+use crate::store::{self, Run, Store};
 
 /// A disk to begin with.
 #[derive(Debug, Clone)]
@@ -176,28 +176,28 @@ fn resolve_arn(resource: &str) -> Option<Reference> {
     image.parse().ok().map(Reference::Image)
 }
 
-/// Gets a parent, from the store if it is there. `checksum` is a SHA-256 for a parent given by its address; `scratch` is
-/// a folder for temporary files.
+/// Gets a parent, from the store if it is there. `checksum` is a SHA-256 for a parent given by its address;
+/// temporary files go into the run.
 pub async fn obtain(
     reference: &Reference,
     checksum: Option<&str>,
     folder: &Path,
     store: &Store,
-    scratch: &Path,
+    run: &Run,
     listener: Listener<'_>,
 ) -> Result<Parent, Error> {
     match reference {
         Reference::Base(name) => {
             let source = catalogue::find(name, folder)?.ok_or_else(|| Error::Unknown { name: name.clone() })?;
-            obtain_base(name, &source, store, scratch, listener).await
+            obtain_base(name, &source, store, run, listener).await
         }
         Reference::Image(pattern) => from_store(pattern, store),
-        Reference::Path(path) => from_path(path, scratch, listener).await,
+        Reference::Path(path) => from_path(path, run, listener).await,
         Reference::Url(url) => {
             let hex = checksum.ok_or_else(|| Error::NoChecksum { url: url.clone() })?;
             let digest = Digest::of_length(hex).ok_or_else(|| Error::NoChecksum { url: url.clone() })?;
             let disk = download::fetch(url, &digest, store, listener).await?;
-            let (disk, sha256) = standard_form(&disk, scratch, listener).await?;
+            let (disk, sha256) = standard_form(&disk, run, listener).await?;
             finished(url.clone(), disk, sha256, MachineWishes::default(), false).await
         }
     }
@@ -218,9 +218,9 @@ fn from_store(pattern: &Pattern, store: &Store) -> Result<Parent, Error> {
     })
 }
 
-async fn from_path(path: &Path, scratch: &Path, listener: Listener<'_>) -> Result<Parent, Error> {
+async fn from_path(path: &Path, run: &Run, listener: Listener<'_>) -> Result<Parent, Error> {
     let path = fs::canonicalize(path)?;
-    let (disk, sha256) = standard_form(&path, scratch, listener).await?;
+    let (disk, sha256) = standard_form(&path, run, listener).await?;
     finished(path.display().to_string(), disk, sha256, MachineWishes::default(), true).await
 }
 
@@ -235,15 +235,15 @@ async fn finished(
     Ok(Parent { name, disk, sha256, virtual_size, machine, cached })
 }
 
-/// A disk as a qcow2 that every reader of ours knows, and its SHA-256: itself if it is one, else a copy in `scratch`.
-async fn standard_form(disk: &Path, scratch: &Path, listener: Listener<'_>) -> Result<(PathBuf, String), Error> {
+/// A disk as a qcow2 that every reader of ours knows, and its SHA-256: itself if it is one, else a copy in the run's folder.
+async fn standard_form(disk: &Path, run: &Run, listener: Listener<'_>) -> Result<(PathBuf, String), Error> {
     let format = probe::probe(disk)?;
     let is_known = format == Format::Qcow2 && search::is_readable(disk);
     let standard = if is_known {
         disk.to_owned()
     } else {
         listener(Event::Begins(format!("converting {}", disk.display())));
-        let copy = scratch.join("parent.qcow2");
+        let copy = run.path("parent.qcow2");
         let target = Target { path: &copy, format: "qcow2", options: &[], compress: false };
         qemu_img::convert(disk, format, target, &|_| {}).await?;
         copy
@@ -291,7 +291,7 @@ async fn obtain_base(
     name: &str,
     source: &Source,
     store: &Store,
-    scratch: &Path,
+    run: &Run,
     listener: Listener<'_>,
 ) -> Result<Parent, Error> {
     let base = catalogue::decode(source)?;
@@ -303,8 +303,8 @@ async fn obtain_base(
         let disk = record.disk(store, name);
         return finished(name.to_owned(), disk, record.sha256, base.machine, true).await;
     }
-    let made = make(&base, store, scratch, listener).await?;
-    let (standard, sha256) = standard_form(&made, scratch, listener).await?;
+    let made = make(&base, store, run, listener).await?;
+    let (standard, sha256) = standard_form(&made, run, listener).await?;
     let record = Record { description, sha256, obtained: Timestamp::now() };
     let place = record.disk(store, name);
     install(&standard, &place)?;
@@ -313,9 +313,9 @@ async fn obtain_base(
     finished(name.to_owned(), place, record.sha256, base.machine, false).await
 }
 
-async fn make(base: &BaseImage, store: &Store, scratch: &Path, listener: Listener<'_>) -> Result<PathBuf, Error> {
+async fn make(base: &BaseImage, store: &Store, run: &Run, listener: Listener<'_>) -> Result<PathBuf, Error> {
     match &base.origin {
-        Origin::Bootstrap(bootstrap) => bootstrap::make(bootstrap, scratch, listener).await,
+        Origin::Bootstrap(bootstrap) => bootstrap::make(bootstrap, run, listener).await,
         Origin::Url(download) => fetch(download, store, listener).await,
     }
 }

@@ -71,13 +71,13 @@ impl Store {
         Ok(())
     }
 
-    /// The next build makes a layer again, so all may go; a run may have just looked one up.
+    /// The next build makes a layer again, so all may go that nobody is building on.
     fn layers_nobody_uses(&self, garbage: &mut Vec<Garbage>) -> Result<(), Error> {
-        if self.is_anybody_running()? {
-            return Ok(());
-        }
-        for name in self.names_in(&self.layers())?.iter().filter(|name| *name != "lock") {
-            self.note(&self.layers().join(name), "a checkpoint, which the next build makes again", garbage)?;
+        for name in self.names_in(&self.layers())? {
+            let folder = self.layers().join(name);
+            if !self.is_in_use(&folder.join("lock"))? {
+                self.note(&folder, "a checkpoint, which the next build makes again", garbage)?;
+            }
         }
         Ok(())
     }

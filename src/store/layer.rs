@@ -1,17 +1,18 @@
 //! Layers: read-only overlays that builds start from, with the memory of the paused machine.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Run, Store};
+use super::{Error, Lock, Run, Store};
 
 const DISK: &str = "disk.qcow2";
 const MEMORY: &str = "memory";
 const SEED: &str = "seed.img";
 const CONSOLE: &str = "console.log";
 const RECORD: &str = "layer.json";
+const LOCK: &str = "lock";
 
 /// What a layer was made from: one line each, in words that explain why another layer is another one. The digest of
 /// all of them is the layer's name in the store.
@@ -42,10 +43,11 @@ struct Record {
     made: jiff::Timestamp,
 }
 
-/// A finished layer. None of its files ever changes.
-#[derive(Debug, Clone)]
+/// A finished layer. None of its files ever changes, and none goes while this value lives.
+#[derive(Debug)]
 pub struct Layer {
     folder: PathBuf,
+    _used: Option<Lock>,
 }
 
 impl Layer {
@@ -85,55 +87,56 @@ impl LayerDraft {
 
 impl Store {
     /// The layer with a key, if it is here.
-    pub fn layer(&self, key: &Key) -> Option<Layer> {
-        let folder = self.layer_folder(key);
-        let record = fs::read(folder.join(RECORD)).ok()?;
-        let record: Record = serde_json::from_slice(&record).ok()?;
-        (record.key == *key).then_some(Layer { folder })
+    pub fn layer(&self, key: &Key) -> Result<Option<Layer>, Error> {
+        let digest = key.digest();
+        for name in self.names_in(&self.layers())?.iter().filter(|name| name.starts_with(&digest)) {
+            let folder = self.layers().join(name);
+            // Who cleans up takes the whole lock; what can't be locked or read is no layer for us.
+            let Ok(Some(used)) = Lock::try_share(&folder.join(LOCK)) else { continue };
+            let record = fs::read(folder.join(RECORD)).unwrap_or_default();
+            let record = serde_json::from_slice::<Record>(&record);
+            if record.is_ok_and(|record| record.key == *key) {
+                return Ok(Some(Layer { folder, _used: Some(used) }));
+            }
+        }
+        Ok(None)
     }
 
     /// Begins a layer in a run's folder, so that nothing of it outlives a run that fails.
     pub fn draft_layer(&self, run: &Run) -> Result<LayerDraft, Error> {
         let folder = run.path("layer");
         self.io(fs::create_dir(&folder))?;
-        Ok(LayerDraft { layer: Layer { folder } })
+        Ok(LayerDraft { layer: Layer { folder, _used: None } })
     }
 
-    /// Makes a draft a layer. Another process may have made the same one in the meantime; the first one stays.
+    /// Makes a draft a layer. If another process has made the same one in the meantime, both stay until somebody cleans
+    /// up.
     pub fn keep_layer(&self, draft: LayerDraft, key: Key) -> Result<Layer, Error> {
-        let folder = self.layer_folder(&key);
+        let random = uuid::Uuid::new_v4().as_fields().0;
+        let folder = self.layers().join(format!("{}-{random:08x}", key.digest()));
         let draft = draft.layer.folder;
         let record = Record { key, made: jiff::Timestamp::now() };
         let record = serde_json::to_vec_pretty(&record).map_err(std::io::Error::other);
         self.io(record.and_then(|record| crate::host::file::write(draft.join(RECORD), &record)))?;
-        let _making = self.io(super::Lock::wait(&self.layers().join("lock")))?;
-        if !folder.join(RECORD).exists() {
-            self.io(remove_if_there(&folder))?;
-            self.io(fs::rename(&draft, &folder))?;
-        }
-        Ok(Layer { folder })
+        let used = self.io(Lock::try_share(&draft.join(LOCK)))?;
+        self.io(fs::rename(&draft, &folder))?;
+        Ok(Layer { folder, _used: used })
     }
 
-    /// Removes a layer that proved to be of no use.
-    pub fn drop_layer(&self, layer: &Layer) -> Result<(), Error> {
-        // Without its record it is no layer any more, whatever else can be removed.
-        let _absent = fs::remove_file(layer.folder.join(RECORD));
-        self.io(remove_if_there(&layer.folder))
+    /// Removes a layer that proved to be of no use, unless somebody is still using it: then it only can't be found any
+    /// more.
+    pub fn drop_layer(&self, layer: Layer) -> Result<(), Error> {
+        let folder = layer.folder.clone();
+        drop(layer);
+        self.io(fs::remove_file(folder.join(RECORD)))?;
+        if self.io(Lock::try_take(&folder.join(LOCK)))?.is_some() {
+            self.io(fs::remove_dir_all(&folder))?;
+        }
+        Ok(())
     }
 
     pub(super) fn layers(&self) -> PathBuf {
         self.root().join("layers")
-    }
-
-    fn layer_folder(&self, key: &Key) -> PathBuf {
-        self.layers().join(key.digest())
-    }
-}
-
-fn remove_if_there(folder: &Path) -> std::io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }
 
@@ -152,26 +155,21 @@ mod tests {
         let run = store.begin_run("test").unwrap();
         let draft = store.draft_layer(&run).unwrap();
         fs_err::write(draft.files().disk(), "disk").unwrap();
-        assert!(store.layer(&key("3")).is_none());
+        assert!(store.layer(&key("3")).unwrap().is_none());
         let kept = store.keep_layer(draft, key("3")).unwrap();
-        let found = store.layer(&key("3")).unwrap();
+        let found = store.layer(&key("3")).unwrap().unwrap();
         assert_eq!((found.disk(), fs_err::read_to_string(found.disk()).unwrap()), (kept.disk(), "disk".to_owned()));
-        assert!(store.layer(&key("4")).is_none());
-        store.drop_layer(&found).unwrap();
-        assert!(store.layer(&key("3")).is_none());
-    }
-
-    #[test]
-    fn the_first_of_two_equal_layers_stays() {
-        let home = tempfile::tempdir().unwrap();
-        let store = Store::open(home.path()).unwrap();
-        for content in ["first", "second"] {
-            let run = store.begin_run("test").unwrap();
-            let draft = store.draft_layer(&run).unwrap();
-            fs_err::write(draft.files().disk(), content).unwrap();
-            let kept = store.keep_layer(draft, key("3")).unwrap();
-            assert_eq!(fs_err::read_to_string(kept.disk()).unwrap(), "first");
-        }
+        assert!(store.layer(&key("4")).unwrap().is_none());
+        // Somebody else is still building on it.
+        store.drop_layer(found).unwrap();
+        assert!(store.layer(&key("3")).unwrap().is_none());
+        assert!(kept.disk().exists());
+        assert_eq!(store.garbage().unwrap(), []);
+        let disk = kept.disk();
+        drop(kept);
+        drop(run);
+        store.remove(&store.garbage().unwrap()).unwrap();
+        assert!(!disk.exists());
     }
 
     #[test]

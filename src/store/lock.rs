@@ -20,6 +20,16 @@ impl Lock {
         Ok(Self { _file: file })
     }
 
+    /// A part of the lock at a path, unless somebody holds all of it. Any number may hold a part at the same time.
+    pub fn try_share(path: &Path) -> io::Result<Option<Self>> {
+        let file = open(path)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// The lock at a path, unless somebody holds it.
     pub fn try_take(path: &Path) -> io::Result<Option<Self>> {
         let file = open(path)?;

@@ -42,10 +42,21 @@ impl Run {
         self.folder.join(name)
     }
 
-    /// Notes a file outside the folder that has to go if this run is killed before it finishes the file.
+    /// Notes a file or folder outside the folder that has to go if this run is killed before it finishes with it.
     pub fn will_leave(&self, path: &Path) -> io::Result<()> {
         let mut list = fs::OpenOptions::new().create(true).append(true).open(self.folder.join(LEFTOVERS))?;
         writeln!(list, "{}", path.display())
+    }
+
+    /// A folder outside the store, on the same kind of disk, that processes of other users may pass through.
+    pub fn folder_outside(&self) -> io::Result<PathBuf> {
+        let base = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
+        let folder = base.join(format!("goldsmith-{}", uuid::Uuid::new_v4().simple()));
+        self.will_leave(&folder)?;
+        std::fs::DirBuilder::new().mode(0o711).create(&folder).map_err(|error| {
+            io::Error::new(error.kind(), format!("failed to create `{}`: {error}", folder.display()))
+        })?;
+        Ok(folder)
     }
 
     /// Keeps the folder when the run ends, for a person to study. Returns where it is.
@@ -69,9 +80,11 @@ impl Drop for Run {
 /// Removes what a dead run left, outside its folder and then the folder.
 pub(super) fn remove_leftovers(folder: &Path) -> io::Result<()> {
     for line in fs::read_to_string(folder.join(LEFTOVERS)).unwrap_or_default().lines() {
-        match fs::remove_file(line) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        let path = Path::new(line);
+        if path.is_dir() {
+            crate::host::file::remove_tree(path)?;
+        } else if path.exists() {
+            fs::remove_file(path)?;
         }
     }
     fs::remove_dir_all(folder)

@@ -102,3 +102,18 @@ fn a_kept_run_survives_recovery() {
     assert_eq!(store.recover().unwrap(), Recovered::default());
     assert!(folder.exists());
 }
+
+#[test]
+fn a_dead_runs_folder_outside_goes_with_it() {
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::open(home.path()).unwrap();
+    let mut run = store.begin_run("pull").unwrap();
+    let outside = run.folder_outside().unwrap();
+    fs::write(outside.join("file"), "x").unwrap();
+    // As a killed process leaves it: the folder is there, and its lock is free.
+    let folder = run.keep().to_owned();
+    drop(run);
+    fs::write(folder.join("lock"), "").unwrap();
+    assert_eq!(store.recover().unwrap().runs, 1);
+    assert!(!outside.exists() && !folder.exists());
+}

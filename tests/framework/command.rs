@@ -18,17 +18,7 @@ pub(crate) struct Goldsmith {
 
 impl Goldsmith {
     pub(super) fn new(place: &Place, arguments: &[&str]) -> Self {
-        let mut command = match shared().user {
-            Some(user) => {
-                let mut command = Command::new("setpriv");
-                command.args(["--reuid", user, "--regid", user, "--init-groups", "--no-new-privs", "--"]);
-                command.arg(shared().program());
-                command
-            }
-            None => Command::new(shared().program()),
-        };
-        command.args(arguments);
-        Self::prepare(command, place)
+        Self::behind(place, &[], arguments)
     }
 
     /// Goldsmith as whoever runs the tests, root included.
@@ -38,11 +28,14 @@ impl Goldsmith {
         Self::prepare(command, place)
     }
 
-    /// Goldsmith behind another program, which starts `"$@"`.
+    /// Goldsmith behind another program, which starts `"$@"` as the same user.
     pub(crate) fn behind(place: &Place, words: &[&str], arguments: &[&str]) -> Self {
-        let inner = Self::new(place, arguments);
-        let mut command = Command::new(words[0]);
-        command.args(&words[1..]).arg(inner.command.get_program()).args(inner.command.get_args());
+        let program = shared().program();
+        let program = program.to_string_lossy();
+        let user = shared().user.map(|user| ["setpriv", "--reuid", user, "--regid", user, "--init-groups", "--"]);
+        let mut all = user.iter().flatten().chain(words).copied().chain([&*program]).chain(arguments.iter().copied());
+        let mut command = Command::new(all.next().unwrap_or_default());
+        command.args(all);
         Self::prepare(command, place)
     }
 
@@ -171,6 +164,11 @@ pub(crate) struct Finished {
 }
 
 impl Finished {
+    /// Its exit code, if it was not killed.
+    pub(crate) fn code(&self) -> Option<i32> {
+        self.code
+    }
+
     /// It ended well.
     pub(crate) fn success(self) -> Self {
         self.ended(Some(0))

@@ -114,5 +114,6 @@ pub(super) const NEEDS: &[Need] = &[
         [Some("dosfstools"), Some("dosfstools"), Some("dosfstools"), Some("dosfstools")],
         true,
     ),
+    need("curl", &["curl"], [Some("curl"), Some("curl"), Some("curl"), Some("curl")], true),
     need("gpg", &["gpg"], [Some("gnupg"), Some("gnupg2"), Some("gpg2"), Some("gnupg")], true),
 ];
