@@ -45,7 +45,7 @@ fn a_step_that_takes_too_long_is_ended() {
 #[test]
 fn a_kernel_panic_is_named() {
     let (place, ended) = build("panics", "echo c > /proc/sysrq-trigger; sleep 600");
-    let _ended = ended.fails(3).says("kernel panic").says("sysrq");
+    let _ended = ended.fails(3).says("Kernel panic - not syncing: sysrq triggered crash");
     assert!(state(&place, "panics/1.0.0/1").1.contains("kernel panicked"));
 }
 

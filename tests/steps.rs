@@ -23,7 +23,7 @@ phases:
           - { path: /srv/files/two.txt, content: two }
       - name: Copy
         action: CopyFile
-        inputs: [{ source: /srv/files/*.txt, destination: /srv/files/inner }]
+        inputs: [{ source: /srv/files/*.txt, destination: /srv/files/inner/ }]
       - name: Delete
         action: DeleteFile
         inputs: [{ path: /srv/files/two.txt }]

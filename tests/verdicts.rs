@@ -18,7 +18,7 @@ fn a_failed_test_keeps_its_evidence_and_is_never_exported() {
     let ended = ended.fails(4).says("wrong/1.0.0/1 failed its test: c/Step: exit status 3").says("what is wrong");
     assert_eq!(crate::framework::names_in(&place.path("out")), Vec::<String>::new(), "{ended}");
     let junit = read(&place.path("junit.xml"));
-    assert!(junit.contains(r#"tests="2" failures="1""#) && junit.contains("exit status 3"), "{junit}");
+    assert!(junit.contains(r#"tests="2" skipped="0" failures="1""#) && junit.contains("exit status 3"), "{junit}");
     let shown = place.goldsmith(&["image", "show", "wrong", "--json"]).run().success().json();
     assert_eq!((shown["state"].as_str(), shown["tested"].as_bool()), (Some("FAILED"), Some(false)));
     for evidence in ["test/test.log", "test/console.log", "disk.qcow2"] {

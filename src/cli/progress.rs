@@ -34,7 +34,8 @@ impl Reporter {
             line.enable_steady_tick(Duration::from_millis(100));
             line
         });
-        let state = State { line, stage: "", component: String::new(), step: String::new(), quarter: 0 };
+        // `base pull` has no stages; what it tells is the parent's.
+        let state = State { line, stage: "parent", component: String::new(), step: String::new(), quarter: 0 };
         Self { output: output.clone(), state: Mutex::new(state) }
     }
 

@@ -246,8 +246,8 @@ fn guest_hints(error: &guest::Error) -> Vec<String> {
     use crate::machine::End;
     match error {
         guest::Error::Ended { end: End::HostDisk { full: true }, .. } => disk_full_hint("No space left on device"),
-        guest::Error::Ended { sign, .. } => sign_hint(*sign),
-        guest::Error::AgentSilent { sign: Some(sign), .. } => vec![sign.hint.to_owned()],
+        guest::Error::Ended { seen, .. } => sign_hint(seen.as_ref().map(|seen| seen.sign)),
+        guest::Error::AgentSilent { seen: Some(seen), .. } => sign_hint(Some(seen.sign)),
         guest::Error::AgentSilent { .. } => vec![
             "the parent needs cloud-init with the NoCloud data source, and a kernel with virtio drivers".to_owned(),
             "a slow host needs more time: `machine: { bootTimeoutSeconds: 1800 }` in the recipe".to_owned(),

@@ -266,6 +266,10 @@ impl Build<'_> {
             for (operation, complaint) in cleaned.map_err(|error| failed("it was cleaned", image, error))? {
                 factory.tell(Event::Warning(format!("cleaning: {operation}: {complaint}")));
             }
+            if !site.is_empty() {
+                let filled = guest.overwrite_free_space().await;
+                filled.map_err(|error| failed("the site's settings were overwritten", image, error))?;
+            }
             guest.power_off().await.map_err(|error| failed("it was powered off", image, error))?;
             let disk = seal_disk(factory, &run.path(OVERLAY), image, &site.traces()).await?;
             image.update(|manifest| manifest.disk = Some(disk))?;

@@ -23,7 +23,7 @@ pub struct Sign {
     /// Where it shows.
     shows: Shows,
     /// Whether the guest is beyond help.
-    is_fatal: bool,
+    pub(super) is_fatal: bool,
 }
 
 impl PartialEq for Sign {
@@ -170,10 +170,19 @@ pub fn disk_full() -> Option<&'static Sign> {
     recognise(Shows::Output, "No space left on device")
 }
 
+/// A sign on the console.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Which.
+    pub sign: &'static Sign,
+    /// The line that shows it.
+    pub line: String,
+}
+
 /// Reads a guest's console for signs.
 #[derive(Debug)]
 pub(super) struct Console {
-    signs: Arc<Mutex<Vec<&'static Sign>>>,
+    signs: Arc<Mutex<Vec<Seen>>>,
     panicked: watch::Receiver<bool>,
 }
 
@@ -187,7 +196,7 @@ impl Console {
             while let Some(line) = lines.recv().await {
                 let Some(sign) = recognise(Shows::Console, &line) else { continue };
                 tracing::warn!(sign = sign.name, line, "guest's console");
-                found.lock().unwrap_or_else(PoisonError::into_inner).push(sign);
+                found.lock().unwrap_or_else(PoisonError::into_inner).push(Seen { sign, line: line.trim().to_owned() });
                 if sign.is_fatal && panic_sender.send(true).is_err() {
                     return;
                 }
@@ -196,7 +205,8 @@ impl Console {
         Self { signs, panicked }
     }
 
-    pub(super) fn signs(&self) -> Vec<&'static Sign> {
+    /// All that was seen so far, the newest last.
+    pub(super) fn seen(&self) -> Vec<Seen> {
         self.signs.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

@@ -22,7 +22,7 @@ use goldsmith_agent::message::{Exec, Exit, Hello, OpError, Stream};
 
 use crate::machine::{self, End, Machine, Qemu, Spec, checkpoint, console};
 use channel::Agent;
-use failure::{Console, Sign};
+use failure::{Console, Seen, Sign};
 pub use wait::SystemState;
 
 /// Why a guest did not do what was asked.
@@ -32,12 +32,12 @@ pub enum Error {
     #[error(transparent)]
     Machine(#[from] machine::Error),
     /// The machine ended, or can't go on.
-    #[error("{}", describe_end(end, *sign, console))]
+    #[error("{}", describe_end(end, seen.as_ref(), console))]
     Ended {
         /// How.
         end: End,
         /// What the console shows, by its name.
-        sign: Option<&'static Sign>,
+        seen: Option<Seen>,
         /// The last lines of the console.
         console: Vec<String>,
     },
@@ -45,12 +45,12 @@ pub enum Error {
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
     /// The agent never greeted.
-    #[error("the guest's agent did not answer within {} s{}", after.as_secs(), describe_console(*sign, console))]
+    #[error("the guest's agent did not answer within {} s{}", after.as_secs(), describe_console(seen.as_ref(), console))]
     AgentSilent {
         /// How long it was waited for.
         after: Duration,
         /// What the console shows, by its name.
-        sign: Option<&'static Sign>,
+        seen: Option<Seen>,
         /// The last lines of the console.
         console: Vec<String>,
     },
@@ -68,7 +68,7 @@ pub enum Error {
     Protocol(String),
 }
 
-fn describe_end(end: &End, sign: Option<&'static Sign>, console: &[String]) -> String {
+fn describe_end(end: &End, seen: Option<&Seen>, console: &[String]) -> String {
     let what = match end {
         End::PoweredOff => "the guest powered itself off".to_owned(),
         End::Panicked => "the guest's kernel panicked".to_owned(),
@@ -79,15 +79,14 @@ fn describe_end(end: &End, sign: Option<&'static Sign>, console: &[String]) -> S
     };
     match end {
         End::HostDisk { .. } => what,
-        _ => what + &describe_console(sign, console),
+        _ => what + &describe_console(seen, console),
     }
 }
 
-fn describe_console(sign: Option<&'static Sign>, console: &[String]) -> String {
+fn describe_console(seen: Option<&Seen>, console: &[String]) -> String {
     let mut text = String::new();
-    if let Some(sign) = sign {
-        text.push_str(": ");
-        text.push_str(sign.name);
+    if let Some(Seen { sign, line }) = seen {
+        text.push_str(&format!(": {} (`{line}`)", sign.name));
     }
     if !console.is_empty() {
         text.push_str("\nthe last lines of its console:");
@@ -179,7 +178,7 @@ impl Guest {
 
     /// What the console has shown so far that has a name, the newest last.
     pub fn signs(&self) -> Vec<&'static Sign> {
-        self.console.signs()
+        self.console.seen().into_iter().map(|seen| seen.sign).collect()
     }
 
     /// Runs a program to its end. What it writes goes to `output` as it comes.
@@ -238,8 +237,8 @@ impl Guest {
 
     /// What to say of an agent that does not answer.
     pub fn silent(&self, after: Duration) -> Error {
-        let (sign, console) = self.evidence();
-        Error::AgentSilent { after, sign, console }
+        let (seen, console) = self.evidence();
+        Error::AgentSilent { after, seen, console }
     }
 
     /// Powers the guest off and waits until QEMU has ended.
@@ -287,23 +286,26 @@ impl Guest {
     async fn end(&self) -> Error {
         let end = tokio::select! {
             end = self.machine.ended() => end,
-            () = self.console.panicked() => {
-                // The rest of the panic's message is still on its way.
-                tokio::time::sleep(Duration::from_millis(500)).await;
-                End::Panicked
-            }
+            () = self.console.panicked() => End::Panicked,
         };
+        if end == End::Panicked {
+            // The rest of the panic's message is still on its way.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
         self.ended_error(end)
     }
 
     fn ended_error(&self, end: End) -> Error {
-        let (sign, console) = self.evidence();
-        Error::Ended { end, sign, console }
+        let (seen, console) = self.evidence();
+        Error::Ended { end, seen, console }
     }
 
-    fn evidence(&self) -> (Option<&'static Sign>, Vec<String>) {
+    fn evidence(&self) -> (Option<Seen>, Vec<String>) {
         let console = console::tail(self.machine.console_log(), CONSOLE_LINES);
-        (self.console.signs().last().copied(), console)
+        let seen = self.console.seen();
+        // What ended the guest says more than what came of it.
+        let fatal = seen.iter().rfind(|seen| seen.sign.is_fatal);
+        (fatal.or(seen.last()).cloned(), console)
     }
 }
 

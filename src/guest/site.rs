@@ -6,6 +6,8 @@
 //! mirrors afterwards, so that what components add to the same files stays. That nothing is left is then proved on the
 //! sealed disk, by searching it for [`Site::traces`].
 
+use std::time::Duration;
+
 use goldsmith_agent::message::{Exit, Kind};
 
 use super::{Error, Guest};
@@ -44,6 +46,8 @@ const TRUST_STORES: [(&str, &str); 3] = [
     ("/etc/pki/ca-trust/source/anchors", "update-ca-trust"),
     ("/etc/pki/trust/anchors", "update-ca-certificates"),
 ];
+/// With KVM a gigabyte of zeroes takes a second.
+const FILL_DEADLINE: Duration = Duration::from_secs(900);
 const CERTIFICATE: &str = "goldsmith-site.crt";
 
 impl Site {
@@ -89,6 +93,23 @@ impl Guest {
             self.run_or_refuse(&[update]).await?;
         }
         Ok(())
+    }
+
+    /// Overwrites what deleted files have left on the disk. Trimming alone does not: a block of 4 KiB is only a part of
+    /// one of the disk's clusters. Zeroes take no room in the overlay.
+    pub async fn overwrite_free_space(&self) -> Result<(), Error> {
+        const FILL: &str = r#"
+findmnt --raw --noheadings --output TARGET --types ext2,ext3,ext4,xfs,btrfs | while read -r folder; do
+  fill=$folder/.goldsmith-zeroes
+  dd if=/dev/zero of="$fill" bs=1M conv=fsync 2>/dev/null
+  rm -f "$fill"
+done
+sync"#;
+        let filled = self.ask_within(&["sh", "-c", FILL], FILL_DEADLINE).await?;
+        match filled {
+            (Exit::Code(0), _) => Ok(()),
+            (exit, _) => Err(Error::Protocol(format!("overwriting the guest's free space ended with {exit:?}"))),
+        }
     }
 
     async fn trust_store(&self) -> Result<(&'static str, &'static str), Error> {

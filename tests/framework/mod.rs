@@ -51,7 +51,7 @@ impl Shared {
         );
         let shared = Self { folder, user };
         fs_err::copy(env!("CARGO_BIN_EXE_goldsmith"), shared.program()).unwrap();
-        for stale in ["home/images", "home/runs", "scratch"] {
+        for stale in ["home/images", "home/runs", "home/downloads", "home/parents/published", "scratch"] {
             host::remove(&shared.folder.join(stale));
         }
         for folder in ["home", "scratch"] {

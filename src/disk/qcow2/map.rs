@@ -59,6 +59,12 @@ impl Chain {
         self.0.first().map_or(0, |layer| layer.size)
     }
 
+    /// Whether any of the files has a level-2 table here. Without one, nothing was ever written to its clusters.
+    pub(super) fn has_table(&self, table: u64) -> bool {
+        let table = usize::try_from(table).unwrap_or(usize::MAX);
+        self.0.iter().any(|layer| layer.l1.get(table).is_some_and(|entry| entry & OFFSET != 0))
+    }
+
     /// What stands at a cluster's place.
     pub(super) fn cluster(&mut self, index: u64) -> Result<Cluster, Error> {
         for (file, layer) in self.0.iter_mut().enumerate() {

@@ -31,10 +31,17 @@ pub fn seal(disk: &Path, to: File, progress: &dyn Fn(f64)) -> Result<(), Error> 
     let clusters = chain.size() / CLUSTER;
     let mut writer = Writer::new(to, chain.size())?;
     let mut batch = Vec::with_capacity(BATCH);
-    for index in 0..clusters {
+    let mut index = 0;
+    while index < clusters {
+        if !chain.has_table(index / L2_ENTRIES) {
+            // Half a gigabyte that nobody has written to.
+            index = (index / L2_ENTRIES + 1) * L2_ENTRIES;
+            continue;
+        }
         if let Some(job) = job(&mut chain, index)? {
             batch.push(job);
         }
+        index += 1;
         if batch.len() == BATCH {
             writer.write(std::mem::take(&mut batch))?;
             #[allow(clippy::cast_precision_loss)]
