@@ -1,7 +1,7 @@
 //! Recipes, components and base images of any bytes: a document or diagnostics, never a panic.
 #![no_main]
 
-use goldsmith::component::program::Program;
+use goldsmith::component::Program;
 use goldsmith::document::decode::Strictness;
 use goldsmith::document::syntax::Source;
 use goldsmith::document::{base_image, recipe};

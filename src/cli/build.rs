@@ -122,7 +122,10 @@ pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), C
             Err(_) => None,
         };
         if let Some(id) = tested {
-            junit::write(path, &store.find(&id.into(), |_| true)?)?;
+            let image = store.find(&id.into(), |_| true)?;
+            if let Some(test) = &image.manifest.test {
+                junit::write(path, &image, test)?;
+            }
         }
     }
     let built = built?;

@@ -10,9 +10,8 @@ use crate::host::file;
 use crate::store::Image;
 use crate::store::manifest::{Test, TestCase as Case};
 
-/// Writes the newest test of an image; an image without one gets no file.
-pub(super) fn write(path: &Path, image: &Image) -> Result<(), CliError> {
-    let Some(test) = &image.manifest.test else { return Ok(()) };
+/// Writes a test of an image.
+pub(super) fn write(path: &Path, image: &Image, test: &Test) -> Result<(), CliError> {
     let report = report(&image.id.to_string(), test);
     let text = report.to_string().map_err(std::io::Error::other)?;
     Ok(file::write(path, text.as_bytes())?)

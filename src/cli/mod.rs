@@ -120,6 +120,9 @@ impl Context {
         };
         let store = Store::open(root)?;
         let recovered = store.recover()?;
+        for problem in recovered.problems {
+            self.output.warning(&problem);
+        }
         for image in recovered.images {
             self.output.warning(&format!("{image} was left by a goldsmith that was killed; it is FAILED now"));
         }

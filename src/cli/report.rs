@@ -94,7 +94,7 @@ fn guest_code(error: &guest::Error) -> u8 {
     use crate::machine::End;
     match error {
         guest::Error::Ended { end: End::Panicked | End::PoweredOff, .. } => STEP_FAILED,
-        guest::Error::Lost | guest::Error::Refused(_) => STEP_FAILED,
+        guest::Error::Lost | guest::Error::Refused(_) | guest::Error::Degraded(_) => STEP_FAILED,
         guest::Error::Ended { end: End::HostDisk { .. } | End::Died { .. }, .. } => OTHER,
         guest::Error::Machine(_)
         | guest::Error::Checkpoint(_)

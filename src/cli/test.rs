@@ -29,13 +29,13 @@ pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), C
     let factory = context.factory(arguments.accel)?;
     let store = factory.store.clone();
     let image = store.find(&arguments.image, |image| image.manifest.disk.is_some())?;
-    let id = image.id.clone();
-    let tested = factory.test(image, &arguments.components).await;
+    let (image, test) = factory.test(image, &arguments.components).await?;
     drop(factory);
-    if let Some(path) = &arguments.junit
-        && matches!(tested, Ok(_) | Err(factory::Error::Test { .. }))
-    {
-        junit::write(path, &store.find(&(&id).into(), |_| true)?)?;
+    if let Some(path) = &arguments.junit {
+        junit::write(path, &image, &test)?;
     }
-    build::show(&tested?, context)
+    match factory::test_failure(&image, &test) {
+        Some(failure) => Err(failure.into()),
+        None => build::show(&image, context),
+    }
 }

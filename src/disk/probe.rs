@@ -6,7 +6,7 @@
 //! sees it.
 
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fs_err::File;
 
@@ -54,7 +54,11 @@ pub enum Error {
     },
 }
 
+/// The specification's limit, in bytes.
+const MAX_BACKING_NAME: usize = 1023;
 const HEAD: usize = 512;
+/// `DESC_SIZE` of QEMU's `block/vmdk.c`, 20 sectors.
+const VMDK_DESCRIPTOR: usize = 20 * 512;
 
 /// A disk's format by its bytes, whatever its name.
 pub fn probe(path: &Path) -> Result<Format, Error> {
@@ -67,7 +71,47 @@ pub fn probe(path: &Path) -> Result<Format, Error> {
         file.seek(SeekFrom::Start(length - HEAD as u64))?;
         fill(&mut file, &mut foot)?;
     }
+    let refused = |why| Error::Refused { path: path.display().to_string(), why };
+    if head.starts_with(b"KDMV") {
+        // QEMU reads this much for the name of a parent, whatever the header says of the descriptor's place.
+        let mut descriptor = vec![0; VMDK_DESCRIPTOR];
+        file.seek(SeekFrom::Start(HEAD as u64))?;
+        fill(&mut file, &mut descriptor)?;
+        if memchr::memmem::find(&descriptor, b"parentFileNameHint").is_some() {
+            return Err(refused("it is a VMDK that is based on another file; convert it to one file first"));
+        }
+    }
     classify(&head[..n], &foot, length).map_err(|why| Error::Refused { path: path.display().to_string(), why })
+}
+
+/// What a qcow2 is based on, by its full path; none if it stands alone. An overlay that keeps its content elsewhere, or
+/// names its backing file by anything but a path, is refused.
+pub fn overlay_parent(path: &Path) -> Result<Option<PathBuf>, Error> {
+    let refused = |why| Error::Refused { path: path.display().to_string(), why };
+    let mut file = File::open(path)?;
+    let mut head = [0; HEAD];
+    let n = fill(&mut file, &mut head)?;
+    if !head.starts_with(b"QFI\xfb") {
+        return Err(refused("it is no qcow2; convert it to qcow2 first"));
+    }
+    let offset = if n < 104 { 0 } else { be64(&head, 8) };
+    if offset == 0 {
+        return qcow2(&head[..n]).map(|()| None).map_err(refused);
+    }
+    // The rest of the header has to be that of a disk that stands alone.
+    let length = usize::try_from(be32(&head, 16)).unwrap_or(usize::MAX);
+    head[8..16].fill(0);
+    qcow2(&head[..n]).map_err(refused)?;
+    if length == 0 || length > MAX_BACKING_NAME {
+        return Err(refused("its backing file's name has a wrong length"));
+    }
+    let mut name = vec![0; length];
+    file.seek(SeekFrom::Start(offset))?;
+    fill(&mut file, &mut name)?;
+    match String::from_utf8(name) {
+        Ok(name) if name.starts_with('/') => Ok(Some(PathBuf::from(name))),
+        _ => Err(refused("its backing file is not named by a full path")),
+    }
 }
 
 fn fill(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {

@@ -82,16 +82,28 @@ impl Factory {
         let result =
             Build { factory: &logged, plan, options, stages: &mut stages }.run(&mut reservation.image, &mut run).await;
         let image = &mut reservation.image;
-        image.update(|manifest| manifest.stages = stages)?;
         match result {
-            Ok(()) => Ok(Built { image: image.clone() }),
+            Ok(()) => {
+                image.update(|manifest| manifest.stages = stages)?;
+                Ok(Built { image: image.clone() })
+            }
             Err(error) => {
                 let state = if matches!(error, Error::Interrupted) { State::Cancelled } else { State::Failed };
-                log.line(&format!("{state}: {error}"));
-                let reason = error.to_string().lines().next().unwrap_or_default().to_owned();
-                // An export that fails does not make a tested image a bad one.
-                if !matches!(error, Error::Export { .. }) {
-                    image.update(|manifest| manifest.set_state(state, Some(reason)))?;
+                let reason = why(&error);
+                log.line(&format!("{state}: {reason}"));
+                if options.on_failure == OnFailure::Cleanup {
+                    // A full disk has to have room for what is noted now.
+                    let _absent = fs::remove_file(run.path(OVERLAY));
+                }
+                let noted = image.update(|manifest| {
+                    manifest.stages = stages;
+                    // What comes after the verdict, an export for instance, does not change it.
+                    if manifest.state.is_under_way() {
+                        manifest.set_state(state, Some(reason));
+                    }
+                });
+                if let Err(error) = noted {
+                    logged.tell(Event::Warning(format!("the image's manifest can't be written: {error}")));
                 }
                 if options.on_failure == OnFailure::Keep && run.path(OVERLAY).exists() {
                     let disk = run.keep().join(OVERLAY);
@@ -243,7 +255,7 @@ impl Build<'_> {
             let folder = guest.make_folder(&plan.recipe.working_directory, None).await;
             folder.map_err(|error| failed("its working directory was made", image, error))?;
             let surroundings = surroundings(&plan.recipe, site, shape, image, "BUILDING");
-            let ran = factory.run_phases(&plan.components, &["build", "validate"], &guest, &surroundings).await;
+            let ran = factory.run_phases(&plan.components, &["build", "validate"], &guest, &surroundings, None).await;
             let result = components::first_failure(ran, image);
             if result.is_err() && keep {
                 // What the guest has not written yet would be missing on the kept disk.
@@ -281,12 +293,29 @@ impl Build<'_> {
     async fn test(&mut self, image: &mut Image, shape: &Shape) -> Result<(), Error> {
         let (factory, plan) = (self.factory, self.plan);
         image.update(|manifest| manifest.set_state(State::Testing, None))?;
-        let tested = factory.test_disk(image, &plan.recipe, &plan.components, shape);
+        let evidence = super::test::EVIDENCE;
+        let tested = factory.test_disk(image, &plan.recipe, &plan.components, shape, evidence);
         let tested = factory.stage(self.stages, "test", tested).await?;
         let failure = super::test::failure(image, &tested);
         image.update(|manifest| super::test::record(manifest, tested))?;
         failure.map_or(Ok(()), Err)
     }
+}
+
+/// An error and its causes in one line each.
+fn why(error: &Error) -> String {
+    let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
+    let mut reason = first_line(error.to_string());
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let text = first_line(error.to_string());
+        // Transparent errors say the same twice.
+        if !reason.contains(&text) {
+            reason = format!("{reason}: {text}");
+        }
+        cause = error.source();
+    }
+    reason
 }
 
 /// What is wrong with the build machine, and where more of it can be read.

@@ -5,11 +5,12 @@ use futures_util::FutureExt;
 use super::build::{BUILD_LOG, failed};
 use super::plan::PlannedComponent;
 use super::shape::Shape;
+use super::test::check_system;
 use super::{Error, Event, Factory};
 use crate::component::{Outcome, Runner, Site as Surroundings};
 use crate::document::recipe::Recipe;
 use crate::guest::site::Site;
-use crate::guest::{Guest, plain_environment};
+use crate::guest::{self, Guest, plain_environment};
 use crate::store::Image;
 
 /// A component that ran, and how that ended.
@@ -39,23 +40,21 @@ pub(super) fn surroundings(recipe: &Recipe, site: &Site, shape: &Shape, image: &
 
 impl Factory {
     /// Runs the wanted phases of components, in order, until one ends the run. A step that failed with `Continue` lets
-    /// later components run, and fails the whole at the end.
+    /// later components run, and fails the whole at the end. In a test, units that may fail are named; in a build nobody
+    /// asks.
     pub(super) async fn run_phases(
         &self,
         components: &[PlannedComponent],
         phases: &[&str],
         guest: &Guest,
         surroundings: &Surroundings,
+        allowed_failed_units: Option<&[String]>,
     ) -> Vec<Ran> {
-        let is_build = phases.contains(&"build");
         let listener = |event| self.tell(Event::Step(event));
         // A build goes on when package locks are free, a test when the system says that it is up.
-        let after_reboot = || {
-            if is_build {
-                guest.wait_for_cloud_init().map(|waited| waited.map(drop)).boxed()
-            } else {
-                guest.wait_for_system().map(|waited| waited.map(drop)).boxed()
-            }
+        let after_reboot = || match allowed_failed_units {
+            None => guest.wait_for_cloud_init().map(|waited| waited.map(drop)).boxed(),
+            Some(allowed) => check_system(guest, allowed).map(|checked| degraded(checked?)).boxed(),
         };
         let runner = Runner { guest, site: surroundings, listener: &listener, after_reboot: &after_reboot };
         let due = components.iter().filter(|component| phases.iter().any(|phase| component.program.has_phase(phase)));
@@ -72,6 +71,11 @@ impl Factory {
         }
         ran
     }
+}
+
+/// A system that comes up degraded after a restart fails its test as it does after a cold boot.
+fn degraded(problem: Option<String>) -> Result<(), guest::Error> {
+    problem.map_or(Ok(()), |problem| Err(guest::Error::Degraded(problem)))
 }
 
 /// The first failure of components that ran for a build, if there is one.

@@ -49,6 +49,7 @@ pub use plan::{Plan, PlannedComponent};
 pub use run::{Console, RunOptions, Subject};
 pub use selftest::SelfTest;
 pub use site::SiteWishes;
+pub use test::failure as test_failure;
 
 /// What every command of the factory needs.
 #[derive(Clone)]

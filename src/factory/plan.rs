@@ -234,13 +234,16 @@ fn planned_files(recipe: &Recipe, copy: &FileCopy, folder: &Path, files: &mut Ve
         (Some(above), Some(name)) => format!("{above}/{}", name.to_string_lossy()),
         _ => copy.destination.value.clone(),
     };
+    let mut walked = 0;
     let mut walk = vec![(source, destination)];
     while let Some((source, destination)) = walk.pop() {
         // A link could lead to any file of the host.
         if !source.starts_with(&root) {
             return Err(problem(format!("`{}` is outside the recipe's folder", source.display())));
         }
-        if files.len() >= MOST_FILES {
+        // Folders count as well: a link to a folder above would lead round for ever.
+        walked += 1;
+        if files.len() + walked > MOST_FILES {
             return Err(problem(format!("more than {MOST_FILES} files are to be copied; use an archive")));
         }
         if !source.is_dir() {

@@ -1,6 +1,6 @@
 //! A throw-away copy of an image, for a person.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tokio::net::UnixStream;
 
@@ -10,7 +10,8 @@ use crate::disk::qemu_img;
 use crate::document::recipe::MachineWishes;
 use crate::guest::seed::Seed;
 use crate::machine::{Forward, Machine};
-use crate::store::{Image, Run};
+use crate::parent;
+use crate::store::{Image, Lock, Run, Store};
 
 /// What is copied.
 #[derive(Debug, Clone)]
@@ -39,6 +40,8 @@ pub struct Console {
     pub password: Option<String>,
     machine: Machine,
     _run: Run,
+    /// The image, which must not go meanwhile.
+    _held: Option<Lock>,
 }
 
 impl Console {
@@ -52,14 +55,16 @@ impl Factory {
     /// Boots a copy. Nothing that happens in it stays.
     pub async fn run_copy(&self, subject: &Subject, options: &RunOptions) -> Result<Console, Error> {
         let failed = |error: qemu_img::Error| Error::Disk { doing: "booted", source: error.into() };
+        let mut held = None;
         let (disk, name, wishes) = match subject {
             Subject::Image(image) => {
-                let wishes = super::test::machine_wishes(image.manifest.machine.as_ref());
+                held = image.hold()?;
+                let wishes = image.manifest.machine.as_ref().map(parent::machine_wishes).unwrap_or_default();
                 (image.disk(), image.id.name.as_str().replace(' ', "-"), wishes)
             }
             Subject::Disk(path) => {
                 let path = fs_err::canonicalize(path)?;
-                check_disk(&path)?;
+                check_disk(&path, &self.store)?;
                 (path, "goldsmith".to_owned(), MachineWishes::default())
             }
         };
@@ -81,20 +86,23 @@ impl Factory {
         spec.attach_console = true;
         spec.forwards.clone_from(&options.forwards);
         let mut machine = shape.qemu.start(&spec, run.folder()).await?;
-        Ok(Console { stream: machine.take_console(), password, machine, _run: run })
+        Ok(Console { stream: machine.take_console(), password, machine, _run: run, _held: held })
     }
 }
 
-/// A kept disk is an overlay on its parent; its header was written by QEMU under our control, not by the guest.
-fn check_disk(path: &std::path::Path) -> Result<(), Error> {
-    match probe::probe(path) {
-        Ok(Format::Qcow2) => Ok(()),
-        Ok(other) => {
-            let source = format!("it is a {} disk; convert it to qcow2 first", other.qemu_name()).into();
-            Err(Error::Disk { doing: "booted", source })
+/// A disk of somebody's own stands alone; the kept disk of a failed build is based on files of the store, each of which
+/// may be based on the next. What a disk names elsewhere could be any file of the host.
+fn check_disk(path: &Path, store: &Store) -> Result<(), Error> {
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Disk { doing: "booted", source };
+    let mut next = Some(path.to_owned());
+    while let Some(disk) = next {
+        next = probe::overlay_parent(&disk).map_err(|error| failed(error.into()))?;
+        let Some(parent) = next.as_mut() else { break };
+        *parent = fs_err::canonicalize(&*parent)?;
+        if !parent.starts_with(store.root()) {
+            let why = format!("`{}` is based on `{}`, which is outside the store", disk.display(), parent.display());
+            return Err(failed(why.into()));
         }
-        // An overlay of ours: the user names it, and what it is based on is in our store.
-        Err(probe::Error::Refused { why, .. }) if why.contains("backing file") => Ok(()),
-        Err(error) => Err(Error::Disk { doing: "booted", source: error.into() }),
     }
+    Ok(())
 }

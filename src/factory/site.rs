@@ -34,7 +34,16 @@ pub(super) fn resolve(recipe: &Recipe, folder: &std::path::Path, flags: &SiteWis
     let ca_certificate = certificate.map(|path| read_certificate(&path)).transpose()?;
     let listed = wishes.mirrors.iter().map(|(from, to)| (from.value.clone(), to.value.clone()));
     let mirrors = listed.chain(flags.mirrors.iter().cloned());
-    let mirrors = mirrors.map(|(from, to)| Mirror { from: without_slash(from), to: without_slash(to) }).collect();
+    let mirrors = mirrors.map(|(from, to)| Mirror { from: without_slash(from), to: without_slash(to) });
+    let mirrors: Vec<Mirror> = mirrors.collect();
+    for (index, mirror) in mirrors.iter().enumerate() {
+        if let Some(other) = mirrors[..index].iter().find(|other| other.to == mirror.to && other.from != mirror.from) {
+            let what = format!("both {} and {} are replaced by {}", other.from, mirror.from, mirror.to);
+            let mend = "give each an address of its own, if only by another path: what is sealed has the old ones again, and \
+                        could not tell them apart";
+            return Err(Error::Host { what, mend: mend.to_owned() });
+        }
+    }
     Ok(Site { proxy: proxy_variables(proxy, no_proxy, |name| std::env::var(name).ok()), ca_certificate, mirrors })
 }
 

@@ -18,26 +18,30 @@ use super::{Error, Factory};
 use crate::component::{Program, StepStatus};
 use crate::disk::qemu_img;
 use crate::document::decode::Strictness;
-use crate::document::recipe::{self, FirmwareKind, MachineWishes, Recipe};
-use crate::document::size::Size;
+use crate::document::recipe::{self, Recipe};
 use crate::document::syntax::Source;
 use crate::guest::seed::{Purpose, Seed};
 use crate::guest::site::Site;
 use crate::guest::{self, Guest, SystemState};
 use crate::host::file;
 use crate::machine::console::plain;
-use crate::store::manifest::{self, Manifest, State, Test, TestCase};
+use crate::parent;
+use crate::store::manifest::{Manifest, State, Test, TestCase};
 use crate::store::{Image, Reservation};
 
 /// The folder in an image that holds the evidence of its newest test.
-const EVIDENCE: &str = "test";
+pub(super) const EVIDENCE: &str = "test";
+/// The same of a test by components that are not the image's own.
+const OTHER_EVIDENCE: &str = "test-other";
 const TEST_LOG: &str = "test.log";
 /// What the first test is called.
 const BOOT: &str = "boot";
 
 impl Factory {
     /// Tests an image of the store again: with the components that it was built with, or with others.
-    pub async fn test(&self, image: Image, others: &[PathBuf]) -> Result<Image, Error> {
+    ///
+    /// A test that failed is a result; [`failure`] makes it an error.
+    pub async fn test(&self, image: Image, others: &[PathBuf]) -> Result<(Image, Test), Error> {
         if image.manifest.disk.is_none() || image.manifest.state.is_under_way() {
             let (image, state) = (image.id, image.manifest.state);
             return Err(Error::State { image, state, wanted: "tested" });
@@ -47,17 +51,17 @@ impl Factory {
         let components = if others.is_empty() { kept_components(&image)? } else { read_components(others)? };
         let mut reservation = Reservation::of(&self.store, image)?;
         self.verify_disk(&reservation.image).await?;
-        let built_on = machine_wishes(reservation.image.manifest.machine.as_ref());
+        let built_on = reservation.image.manifest.machine.as_ref().map(parent::machine_wishes).unwrap_or_default();
         let shape = self.shape(&recipe.machine.or(&built_on), false).await?;
         let mut stages = Vec::new();
-        let test = self.test_disk(&reservation.image, &recipe, &components, &shape);
+        // Components of the user's own say nothing of the image's own test, and leave its evidence alone.
+        let evidence = if others.is_empty() { EVIDENCE } else { OTHER_EVIDENCE };
+        let test = self.test_disk(&reservation.image, &recipe, &components, &shape, evidence);
         let test = self.stage(&mut stages, "test", test).await?;
-        let failure = failure(&reservation.image, &test);
-        // Components of the user's own say nothing of the image's own test.
         if others.is_empty() {
-            reservation.image.update(|manifest| record(manifest, test))?;
+            reservation.image.update(|manifest| record(manifest, test.clone()))?;
         }
-        failure.map_or(Ok(reservation.image.clone()), Err)
+        Ok((reservation.image.clone(), test))
     }
 
     /// That the disk is the one that the manifest names.
@@ -79,8 +83,9 @@ impl Factory {
         recipe: &Recipe,
         components: &[PlannedComponent],
         shape: &Shape,
+        evidence: &str,
     ) -> Result<Test, Error> {
-        let evidence = image.folder().join(EVIDENCE);
+        let evidence = image.folder().join(evidence);
         if evidence.exists() {
             fs::remove_dir_all(&evidence)?;
         }
@@ -105,18 +110,26 @@ impl Factory {
                     guest.make_folder(&recipe.working_directory, None).await?;
                     Ok::<_, guest::Error>(problem)
                 };
-                let problem = checked.await.unwrap_or_else(|error| Some(error.to_string()));
+                let problem = match checked.await {
+                    Ok(problem) => problem,
+                    Err(error) if is_hosts(&error) => return Err(hosts_fault(image, error)),
+                    Err(error) => Some(error.to_string()),
+                };
                 let is_up = problem.is_none();
                 cases.push(boot_case(started, problem));
                 if is_up {
                     let surroundings = surroundings(recipe, &Site::default(), shape, image, "TESTING");
-                    let ran = logged.run_phases(components, &["test"], &guest, &surroundings).await;
+                    let allowed = Some(&recipe.allowed_failed_units[..]);
+                    let ran = logged.run_phases(components, &["test"], &guest, &surroundings, allowed).await;
                     cases.extend(ran.iter().flat_map(step_cases));
+                    let lost = ran.into_iter().find_map(|ran| ran.outcome.lost);
+                    if let Some(error) = lost.filter(is_hosts) {
+                        return Err(hosts_fault(image, error));
+                    }
                 }
                 guest.finish().await;
             }
-            // What this host lacks is no fault of the image's.
-            Err(guest::Error::Machine(error)) => return Err(error.into()),
+            Err(error) if is_hosts(&error) => return Err(hosts_fault(image, error)),
             Err(error) => cases.push(boot_case(started, Some(error.to_string()))),
         }
         for case in &cases {
@@ -144,13 +157,24 @@ fn first_failure(test: &Test) -> Option<String> {
 }
 
 /// A failed test as an error.
-pub(super) fn failure(image: &Image, test: &Test) -> Option<Error> {
+pub fn failure(image: &Image, test: &Test) -> Option<Error> {
     let log = image.folder().join(EVIDENCE).join(TEST_LOG);
     first_failure(test).map(|reason| Error::Test { image: image.id.clone(), reason, log })
 }
 
+/// What this host lacks, or did to a machine, is no fault of the image's.
+fn is_hosts(error: &guest::Error) -> bool {
+    use crate::machine::End;
+    matches!(error, guest::Error::Machine(_) | guest::Error::Ended { end: End::HostDisk { .. } | End::Died { .. }, .. })
+}
+
+fn hosts_fault(image: &Image, error: guest::Error) -> Error {
+    let log = image.folder().join(EVIDENCE).join(CONSOLE_LOG);
+    Error::Guest { doing: "it was tested".to_owned(), source: Box::new(error), log }
+}
+
 /// Waits until the system is up. A failed unit is a problem unless the recipe allows it.
-async fn check_system(guest: &Guest, allowed: &[String]) -> Result<Option<String>, guest::Error> {
+pub(super) async fn check_system(guest: &Guest, allowed: &[String]) -> Result<Option<String>, guest::Error> {
     let failed = match guest.wait_for_system().await? {
         SystemState::Running | SystemState::Unknown => return Ok(None),
         SystemState::Degraded { failed } => failed,
@@ -185,16 +209,6 @@ fn step_cases(ran: &Ran) -> impl Iterator<Item = TestCase> {
         };
         let seconds = report.duration.as_secs_f64();
         TestCase { component: ran.component.clone(), name: report.step.clone(), seconds, failure }
-    })
-}
-
-/// The machine that an image was built on, as wishes for its test machine.
-pub(super) fn machine_wishes(machine: Option<&manifest::Machine>) -> MachineWishes {
-    machine.map_or_else(MachineWishes::default, |machine| MachineWishes {
-        cpus: Some(machine.cpus),
-        memory: Some(Size(machine.memory)),
-        firmware: Some(if machine.firmware == "uefi" { FirmwareKind::Uefi } else { FirmwareKind::Bios }),
-        ..MachineWishes::default()
     })
 }
 

@@ -68,6 +68,7 @@ impl Factory {
                         self.tell(Event::Warning(format!("it can't be removed: {error}")));
                     }
                     remove_if_there(&wanted.disk)?;
+                    remove_if_there(&wanted.console_log)?;
                 }
             }
         }

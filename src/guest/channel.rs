@@ -7,12 +7,15 @@ use std::collections::HashMap;
 
 use goldsmith_agent::PROTOCOL_VERSION;
 use goldsmith_agent::frame::Decoder;
-use goldsmith_agent::message::{self, Exec, Exit, Hello, Op, Reply, Stream, ToGuest, ToHost};
+use goldsmith_agent::message::{self, Exec, Exit, Hello, Op, OpError, Reply, Stream, ToGuest, ToHost};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, watch};
 
 use super::Error;
+use crate::machine::console::plain;
 
+/// Characters of an error of the guest's that are kept.
+const MOST_WORDS: usize = 2000;
 /// Messages of one request that may wait to be looked at: with the largest chunks, 4 MiB.
 const BACKLOG: usize = 64;
 
@@ -127,7 +130,11 @@ impl Agent {
             match inbox.recv().await {
                 Some(News::Output(stream, data)) => output(stream, &data),
                 Some(News::Reply(Ok(reply))) => return Ok(reply),
-                Some(News::Reply(Err(error))) => return Err(Error::Refused(error)),
+                Some(News::Reply(Err(error))) => {
+                    // A guest's words go to a terminal, and are cut to what a person reads.
+                    let message = plain(&error.message).chars().take(MOST_WORDS).collect();
+                    return Err(Error::Refused(OpError { message, ..error }));
+                }
                 None => return Err(Error::Lost),
             }
         }

@@ -5,8 +5,14 @@
 //! rotated logs. It keeps `/etc/locale.conf`, which is no trace of the build but somebody's setting. The same empty
 //! files in the working directory switch sections off.
 
+use std::time::Duration;
+
 use super::{Error, Guest, plain_environment};
+use crate::machine::console::plain;
 use goldsmith_agent::message::{Exec, Exit};
+
+/// What is kept of an operation's complaint, in bytes.
+const COMPLAINT_LIMIT: usize = 64 << 10;
 
 /// One thing to clean.
 #[derive(Debug)]
@@ -17,6 +23,8 @@ pub struct Operation {
     pub summary: &'static str,
     /// An empty file of this name in the working directory switches it off.
     marker: Option<&'static str>,
+    /// Whether an image must not be sealed without it: copies would share what has to be their own.
+    is_vital: bool,
     /// Shell commands, run as root with pathname expansion.
     script: &'static str,
 }
@@ -27,6 +35,7 @@ pub static OPERATIONS: [Operation; 14] = [
         name: "services",
         summary: "stop what may still write to disk, each service in its own good way",
         marker: None,
+        is_vital: false,
         script: r#"
 command -v systemctl >/dev/null || exit 0
 systemctl stop '*.timer'
@@ -38,6 +47,7 @@ running | grep -Ev "$keep" | xargs -r systemctl stop"#,
         name: "cloud-init",
         summary: "have cloud-init treat the next boot as the first",
         marker: Some("skip_cleanup_cloudinit_files"),
+        is_vital: true,
         script: r#"
 rm -rf /var/lib/cloud/* /var/log/cloud-init*.log /etc/sudoers.d/90-cloud-init-users
 rm -f /etc/netplan/50-cloud-init.yaml /etc/network/interfaces.d/50-cloud-init*
@@ -48,24 +58,31 @@ rm -f /etc/sysconfig/network-scripts/ifcfg-eth0 /etc/cloud/cloud.cfg.d/90-instal
         name: "machine-id",
         summary: "give every copy an identity of its own",
         marker: Some("skip_cleanup_instance_files"),
+        is_vital: true,
         script: r#"
 : > /etc/machine-id
 [ -L /var/lib/dbus/machine-id ] || rm -f /var/lib/dbus/machine-id
 rm -f /etc/hostname /var/lib/systemd/random-seed /var/lib/systemd/credential.secret
-rm -f /var/lib/NetworkManager/secret_key /etc/iscsi/initiatorname.iscsi"#,
+rm -f /var/lib/NetworkManager/secret_key /etc/iscsi/initiatorname.iscsi
+[ ! -s /etc/machine-id ]"#,
     },
     Operation {
         name: "ssh",
         summary: "remove host keys of every kind and keys that could log in",
         marker: Some("skip_cleanup_ssh_files"),
+        is_vital: true,
         script: r#"
+# A private key's bytes must not stay in free blocks either.
+shred -n 0 -z /etc/ssh/ssh_host_*_key 2>/dev/null
 rm -f /etc/ssh/ssh_host_*_key /etc/ssh/ssh_host_*_key.pub /etc/ssh/ssh_host_*_key-cert.pub
-for home in /root /home/*; do rm -f "$home/.ssh/authorized_keys" "$home/.ssh/authorized_keys2" "$home/.ssh/known_hosts"*; done"#,
+for home in /root /home/*; do rm -f "$home/.ssh/authorized_keys" "$home/.ssh/authorized_keys2" "$home/.ssh/known_hosts"*; done
+! ls /etc/ssh/ssh_host_*_key 2>/dev/null"#,
     },
     Operation {
         name: "instance",
         summary: "remove stamps and databases that services make anew",
         marker: Some("skip_cleanup_instance_files"),
+        is_vital: false,
         script: r#"
 rm -f /etc/.updated /var/.updated /etc/aliases.db /var/lib/postfix/master.lock /var/spool/postfix/pid/*
 rm -f /etc/udev/rules.d/70-persistent-net.rules /etc/udev/rules.d/75-persistent-net-generator.rules"#,
@@ -74,6 +91,7 @@ rm -f /etc/udev/rules.d/70-persistent-net.rules /etc/udev/rules.d/75-persistent-
         name: "leases",
         summary: "forget the build's network",
         marker: Some("skip_cleanup_instance_files"),
+        is_vital: false,
         script: r#"
 rm -f /var/lib/dhcp/* /var/lib/dhclient/* /var/lib/dhcpcd/*.lease /var/lib/NetworkManager/*.lease
 rm -f /var/lib/NetworkManager/timestamps /var/lib/NetworkManager/seen-bssids
@@ -85,6 +103,7 @@ fi"#,
         name: "package-caches",
         summary: "remove downloaded packages and lists",
         marker: None,
+        is_vital: false,
         script: r#"
 rm -rf /var/cache/apt/archives/*.deb /var/cache/apt/archives/partial/* /var/cache/apt/*.bin
 rm -rf /var/lib/apt/lists/* /var/cache/dnf/* /var/cache/libdnf5/* /var/cache/yum/* /var/cache/zypp/packages/*
@@ -94,8 +113,10 @@ rm -rf /var/cache/apk/* /var/cache/man/* /var/cache/debconf/*-old /var/lib/dpkg/
         name: "histories",
         summary: "remove what was typed",
         marker: None,
+        is_vital: false,
         script: r#"
 for home in /root /home/*; do
+  shred -n 0 -z "$home"/.*_history 2>/dev/null
   rm -f "$home"/.bash_history "$home"/.zsh_history "$home"/.ash_history "$home"/.sh_history "$home"/.lesshst
   rm -f "$home"/.viminfo "$home"/.python_history "$home"/.mysql_history "$home"/.psql_history "$home"/.wget-hsts
 done"#,
@@ -104,6 +125,7 @@ done"#,
         name: "journal",
         summary: "remove the journal and keep its place",
         marker: Some("skip_cleanup_instance_log_files"),
+        is_vital: false,
         script: r#"
 journalctl --relinquish-var >/dev/null 2>&1
 rm -rf /var/log/journal/*"#,
@@ -112,6 +134,7 @@ rm -rf /var/log/journal/*"#,
         name: "logs",
         summary: "empty log files and remove rotated ones",
         marker: Some("skip_cleanup_instance_log_files"),
+        is_vital: false,
         script: r#"
 find /var/log -type f '(' -name '*.gz' -o -name '*.xz' -o -name '*.zst' -o -name '*.[0-9]' -o -name '*.old' -o -name '*-[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]*' ')' -delete
 find /var/log -type f -exec sh -c 'for file; do : > "$file"; done' sh {} +
@@ -121,24 +144,28 @@ rm -rf /var/log/amazon/ssm/* /var/log/sa/sa* /var/lib/rsyslog/imjournal.state /v
         name: "mail-and-crashes",
         summary: "remove mail and crash reports",
         marker: Some("skip_cleanup_instance_log_files"),
+        is_vital: false,
         script: "rm -rf /var/mail/* /var/spool/mail/* /var/crash/* /var/lib/systemd/coredump/*",
     },
     Operation {
         name: "executor",
         summary: "remove what component executors leave",
         marker: Some("skip_cleanup_toe_files"),
+        is_vital: false,
         script: r#"rm -rf "$WORKING_DIRECTORY"/TOE_* /var/lib/amazon/toe"#,
     },
     Operation {
         name: "temporary-files",
         summary: "empty the temporary folders",
         marker: None,
+        is_vital: false,
         script: "find /tmp /var/tmp -xdev -mindepth 1 -delete",
     },
     Operation {
         name: "trim",
         summary: "give the host back what is free",
         marker: None,
+        is_vital: false,
         script: r#"
 sync
 fstrim --all --quiet-unsupported 2>/dev/null || fstrim /"#,
@@ -166,10 +193,20 @@ impl Guest {
             let argv = ["sh", "-c", operation.script].map(str::to_owned).into();
             let exec = Exec { argv, env, cwd: "/".to_owned(), timeout_ms: Some(CLEANING_DEADLINE_MS) };
             let mut said = Vec::new();
-            let exit = self.exec(exec, |_, data| said.extend_from_slice(data)).await?;
-            if exit != Exit::Code(0) {
-                complaints.push((operation.name, String::from_utf8_lossy(&said).trim().to_owned()));
+            let running = self.exec(exec, |_, data| {
+                if said.len() < COMPLAINT_LIMIT {
+                    said.extend_from_slice(data);
+                }
+            });
+            let exit = self.reported_within(Duration::from_millis(CLEANING_DEADLINE_MS), running).await?;
+            if exit == Exit::Code(0) {
+                continue;
             }
+            let said = plain(String::from_utf8_lossy(&said).trim());
+            if operation.is_vital {
+                return Err(Error::Protocol(format!("cleaning ({}) ended with {exit:?}: {said}", operation.name)));
+            }
+            complaints.push((operation.name, said));
         }
         self.sync().await?;
         Ok(complaints)

@@ -196,7 +196,12 @@ impl Console {
             while let Some(line) = lines.recv().await {
                 let Some(sign) = recognise(Shows::Console, &line) else { continue };
                 tracing::warn!(sign = sign.name, line, "guest's console");
-                found.lock().unwrap_or_else(PoisonError::into_inner).push(Seen { sign, line: line.trim().to_owned() });
+                let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                // Once each, so that a guest can't fill this process's memory.
+                if !found.iter().any(|seen: &Seen| seen.sign == sign) {
+                    found.push(Seen { sign, line: line.trim().to_owned() });
+                }
+                drop(found);
                 if sign.is_fatal && panic_sender.send(true).is_err() {
                     return;
                 }

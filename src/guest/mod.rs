@@ -57,6 +57,9 @@ pub enum Error {
     /// The agent went away while it worked: the guest was rebooted, or the agent was killed.
     #[error("the connection to the guest's agent was lost; the guest was restarted or its agent ended")]
     Lost,
+    /// The system is up, and some of it is not.
+    #[error("{0}")]
+    Degraded(String),
     /// The agent could not do it.
     #[error("{}", .0.message)]
     Refused(OpError),
@@ -100,6 +103,8 @@ fn describe_console(seen: Option<&Seen>, console: &[String]) -> String {
 
 /// Lines of the console that go into an error.
 const CONSOLE_LINES: usize = 12;
+/// How long after its deadline a program's end may take to be reported: it is told to end, and killed two seconds later.
+const REPORT_GRACE: Duration = Duration::from_secs(60);
 /// How long after its agent's port was closed a machine's end may become known.
 const END_NEWS: Duration = Duration::from_secs(2);
 /// How long a guest may take from its last program's end to power-off, with KVM.
@@ -202,14 +207,24 @@ impl Guest {
             timeout_ms: u64::try_from(timeout.as_millis()).ok(),
         };
         let mut stdout = Vec::new();
-        let exit = self
-            .exec(exec, |stream, data| {
-                if stream == Stream::Stdout && stdout.len() < ASK_LIMIT {
-                    stdout.extend_from_slice(data);
-                }
-            })
-            .await?;
+        let running = self.exec(exec, |stream, data| {
+            if stream == Stream::Stdout && stdout.len() < ASK_LIMIT {
+                stdout.extend_from_slice(data);
+            }
+        });
+        let exit = self.reported_within(timeout, running).await?;
         Ok((exit, String::from_utf8_lossy(&stdout).into_owned()))
+    }
+
+    /// Waits for a program's end, which the agent reports soon after `timeout` at the latest. An agent that does not is
+    /// silent.
+    pub async fn reported_within<T>(
+        &self,
+        timeout: Duration,
+        running: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let deadline = timeout + REPORT_GRACE;
+        tokio::time::timeout(deadline, running).await.unwrap_or_else(|_| Err(self.silent(deadline)))
     }
 
     /// Restarts the guest and waits until its agent greets again, at most for `deadline`.
@@ -256,7 +271,11 @@ impl Guest {
         }
         let end = tokio::time::timeout(POWER_OFF_DEADLINE * self.patience, self.machine.ended()).await;
         let result = match end {
-            Ok(End::PoweredOff) => Ok(()),
+            Ok(End::PoweredOff) => {
+                // QEMU still writes out its disk; only then is the file what the guest has left.
+                self.machine.closed(POWER_OFF_DEADLINE).await;
+                Ok(())
+            }
             Ok(end) => Err(self.ended_error(end)),
             Err(_) => Err(self.silent(POWER_OFF_DEADLINE * self.patience)),
         };

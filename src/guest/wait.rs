@@ -5,6 +5,7 @@ use std::time::Duration;
 use goldsmith_agent::message::{Exit, OpErrorKind};
 
 use super::{Error, Guest};
+use crate::machine::console::plain;
 
 /// How long a system may take to come up, with KVM.
 const UP_DEADLINE: Duration = Duration::from_secs(300);
@@ -32,7 +33,7 @@ impl Guest {
             Ok((_, answer)) => {
                 // The progress dots come before the answer proper.
                 let answer = answer.trim_start_matches(['.', '\n']).trim();
-                Ok(Some(answer.to_owned()))
+                Ok(Some(plain(answer)))
             }
             Err(Error::Refused(error)) if error.kind == OpErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -78,7 +79,7 @@ impl Guest {
 }
 
 fn unit_names(list: &str) -> Vec<String> {
-    list.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+    list.lines().filter_map(|line| line.split_whitespace().next()).map(plain).collect()
 }
 
 #[cfg(test)]

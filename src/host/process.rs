@@ -254,7 +254,10 @@ impl Child {
         if tokio::time::timeout(grace, self.child.wait()).await.is_err() {
             self.signal(Signal::KILL);
         }
-        self.wait().await.map(drop)
+        self.wait().await?;
+        // What it has started goes with it, a moment later; the pipe is closed when the last of them is gone.
+        self.stderr.settle().await;
+        Ok(())
     }
 
     fn signal(&self, signal: Signal) {

@@ -374,6 +374,12 @@ impl Machine {
         self.qmp.execute("cont", json!({})).await.map(drop)
     }
 
+    /// Waits until QEMU, whose guest has powered off, has closed its disk and gone; at most for `deadline`.
+    pub async fn closed(&self, deadline: Duration) {
+        // What comes next ends a QEMU that does not go by itself.
+        let _late = tokio::time::timeout(deadline, self.stop.closed()).await;
+    }
+
     /// Ends QEMU and waits until it is gone.
     pub async fn finish(self) {
         // The watcher may have gone with QEMU already.

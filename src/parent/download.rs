@@ -8,6 +8,7 @@ use backon::{ExponentialBuilder, Retryable};
 use fs_err as fs;
 use futures_util::StreamExt;
 use reqwest::header::{CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, LAST_MODIFIED, RANGE};
+use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode};
 use sha2::Digest as _;
 use tokio::io::AsyncWriteExt;
@@ -22,10 +23,21 @@ const SILENCE: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(30);
 /// Attempts that may follow one that got nowhere.
 const ATTEMPTS: usize = 5;
+const MOST_REDIRECTS: usize = 10;
 
 fn client() -> Result<Client, reqwest::Error> {
     let agent = concat!("goldsmith/", env!("CARGO_PKG_VERSION"));
-    Client::builder().user_agent(agent).connect_timeout(CONNECT).read_timeout(SILENCE).build()
+    // A mirror may be anywhere, but what began encrypted must not go on for anybody on the way to change.
+    let redirects = Policy::custom(|attempt| {
+        let leaves_tls =
+            attempt.previous().iter().any(|url| url.scheme() == "https") && attempt.url().scheme() != "https";
+        if leaves_tls {
+            return attempt.error("the server leads from https to an address without it");
+        }
+        Policy::limited(MOST_REDIRECTS).redirect(attempt)
+    });
+    let client = Client::builder().user_agent(agent).connect_timeout(CONNECT).read_timeout(SILENCE);
+    client.redirect(redirects).build()
 }
 
 fn failed(url: &str, error: &reqwest::Error) -> Error {

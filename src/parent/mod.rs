@@ -28,16 +28,17 @@ use crate::disk::qemu_img::{self, Target};
 use crate::disk::{ext4, search};
 use crate::document::base_image::{BaseImage, Checksum, Digest, Download, Origin};
 use crate::document::diagnostic::Report;
-use crate::document::recipe::MachineWishes;
+use crate::document::recipe::{FirmwareKind, MachineWishes};
+use crate::document::size::Size;
 use crate::document::syntax::Source;
 use crate::host::file::{self, Draft};
 use crate::host::process;
-use crate::store::manifest::State;
+use crate::store::manifest::{self, State};
 use crate::store::version::Pattern;
-use crate::store::{self, Run, Store};
+use crate::store::{self, Lock, Run, Store};
 
 /// A disk to begin with.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Parent {
     /// What the user called it, resolved.
     pub name: String,
@@ -51,7 +52,22 @@ pub struct Parent {
     pub machine: MachineWishes,
     /// Whether it was there already.
     pub cached: bool,
+    /// An image of the store must not go while something is built on it.
+    _held: Option<Lock>,
 }
+
+/// The machine that an image was built on.
+pub fn machine_wishes(machine: &manifest::Machine) -> MachineWishes {
+    MachineWishes {
+        cpus: Some(machine.cpus),
+        memory: Some(Size(machine.memory)),
+        firmware: Some(if machine.firmware == "uefi" { FirmwareKind::Uefi } else { FirmwareKind::Bios }),
+        ..MachineWishes::default()
+    }
+}
+
+/// Folder of parents that have no name of their own. No base image can be called so.
+const BY_DIGEST: &str = "by-digest";
 
 /// What a recipe's `parentImage` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -192,19 +208,23 @@ pub async fn obtain(
             obtain_base(name, &source, store, run, listener).await
         }
         Reference::Image(pattern) => from_store(pattern, store),
-        Reference::Path(path) => from_path(path, run, listener).await,
+        Reference::Path(path) => {
+            let path = fs::canonicalize(path)?;
+            let name = path.display().to_string();
+            from_disk(name, &path, store, run, listener).await
+        }
         Reference::Url(url) => {
             let hex = checksum.ok_or_else(|| Error::NoChecksum { url: url.clone() })?;
             let digest = Digest::of_length(hex).ok_or_else(|| Error::NoChecksum { url: url.clone() })?;
             let disk = download::fetch(url, &digest, store, listener).await?;
-            let (disk, sha256) = standard_form(&disk, run, listener).await?;
-            finished(url.clone(), disk, sha256, MachineWishes::default(), false).await
+            from_disk(url.clone(), &disk, store, run, listener).await
         }
     }
 }
 
 fn from_store(pattern: &Pattern, store: &Store) -> Result<Parent, Error> {
     let image = store.find(pattern, |image| image.manifest.state == State::Available)?;
+    let held = image.hold()?;
     let Some(disk) = image.manifest.disk.clone() else {
         return Err(Error::System(format!("{} has no disk", image.id)));
     };
@@ -213,15 +233,36 @@ fn from_store(pattern: &Pattern, store: &Store) -> Result<Parent, Error> {
         disk: image.disk(),
         sha256: disk.sha256,
         virtual_size: disk.virtual_size,
-        machine: MachineWishes::default(),
+        machine: image.manifest.machine.as_ref().map(machine_wishes).unwrap_or_default(),
         cached: true,
+        _held: held,
     })
 }
 
-async fn from_path(path: &Path, run: &Run, listener: Listener<'_>) -> Result<Parent, Error> {
-    let path = fs::canonicalize(path)?;
-    let (disk, sha256) = standard_form(&path, run, listener).await?;
-    finished(path.display().to_string(), disk, sha256, MachineWishes::default(), true).await
+/// A parent from somebody's disk, which they may change or remove: the store keeps the bytes under their digest, since
+/// checkpoints are based on them.
+async fn from_disk(
+    name: String,
+    disk: &Path,
+    store: &Store,
+    run: &Run,
+    listener: Listener<'_>,
+) -> Result<Parent, Error> {
+    let (standard, sha256) = standard_form(disk, run, listener).await?;
+    let folder = store.parent_folder(BY_DIGEST);
+    fs::create_dir_all(&folder)?;
+    let place = folder.join(format!("{sha256}.qcow2"));
+    let is_here = place.exists();
+    if !is_here {
+        let draft = Draft::new(&place)?;
+        fs_err::tokio::copy(&standard, draft.path()).await?;
+        if digest_file(draft.path()).await? != sha256 {
+            return Err(Error::System(format!("`{}` was changed while it was read", disk.display())));
+        }
+        fs::set_permissions(draft.path(), std::os::unix::fs::PermissionsExt::from_mode(0o444))?;
+        draft.finish()?;
+    }
+    finished(name, place, sha256, MachineWishes::default(), is_here).await
 }
 
 async fn finished(
@@ -232,7 +273,7 @@ async fn finished(
     cached: bool,
 ) -> Result<Parent, Error> {
     let virtual_size = qemu_img::virtual_size(&disk, Format::Qcow2).await?;
-    Ok(Parent { name, disk, sha256, virtual_size, machine, cached })
+    Ok(Parent { name, disk, sha256, virtual_size, machine, cached, _held: None })
 }
 
 /// A disk as a qcow2 that every reader of ours knows, and its SHA-256: itself if it is one, else a copy in the run's folder.
@@ -295,7 +336,7 @@ async fn obtain_base(
     listener: Listener<'_>,
 ) -> Result<Parent, Error> {
     let base = catalogue::decode(source)?;
-    let description = digest_text(&source.text);
+    let description = file::sha256_of(source.text.as_bytes());
     let folder = store.parent_folder(name);
     fs::create_dir_all(&folder)?;
     let _lock = lock(&folder, name, listener).await?;
@@ -341,11 +382,6 @@ fn install(disk: &Path, place: &Path) -> Result<(), Error> {
     fs::set_permissions(draft.path(), std::os::unix::fs::PermissionsExt::from_mode(0o444))?;
     draft.finish()?;
     Ok(())
-}
-
-fn digest_text(text: &str) -> String {
-    use sha2::Digest as _;
-    hex::encode(sha2::Sha256::digest(text))
 }
 
 /// One process at a time gets a base image; the others then find it.

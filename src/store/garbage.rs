@@ -31,13 +31,14 @@ impl Store {
             }
         }
         let verified = downloads.join("sha256");
-        for name in self.names_in(&verified)? {
+        // A build on a parent that a recipe gives by its address reads the download itself.
+        let are_downloads_read = self.is_anybody_running()?;
+        for name in self.names_in(&verified)?.iter().filter(|_| !are_downloads_read) {
             self.note(&verified.join(name), "a download that a base image was made from", &mut garbage)?;
         }
         for name in self.names_in(&self.root().join("runs"))? {
             let folder = self.root().join("runs").join(name);
-            // Folders of living runs hold a lock; dead ones are gone by now. What is left was kept on purpose.
-            if !folder.join(super::run::LOCK).exists() {
+            if folder.join(super::run::KEPT).exists() {
                 self.note(&folder, "a failed build machine that was kept", &mut garbage)?;
             }
         }
@@ -49,6 +50,15 @@ impl Store {
     /// Removes it.
     pub fn remove(&self, garbage: &[Garbage]) -> Result<(), Error> {
         for item in garbage {
+            // Somebody may have begun to use a layer since it was listed.
+            let lock = item.path.join("lock");
+            let _whole = match lock.exists() {
+                true => match self.io(super::Lock::try_take(&lock))? {
+                    Some(whole) => Some(whole),
+                    None => continue,
+                },
+                false => None,
+            };
             let removed = if item.path.is_dir() { fs::remove_dir_all(&item.path) } else { fs::remove_file(&item.path) };
             self.io(removed)?;
         }

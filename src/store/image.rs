@@ -64,6 +64,11 @@ impl Image {
         self.save()
     }
 
+    /// Keeps the image from being removed for as long as the lock lives; none while somebody is at work on it.
+    pub fn hold(&self) -> io::Result<Option<Lock>> {
+        Lock::try_share(&self.folder.join(LOCK))
+    }
+
     /// Removes the image, unless somebody is at work on it. Its build number is not handed out again.
     pub fn remove(self, store: &Store) -> Result<(), Error> {
         let Some(_lock) = store.io(Lock::try_take(&self.folder.join(LOCK)))? else {

@@ -115,11 +115,19 @@ impl Store {
         let random = uuid::Uuid::new_v4().as_fields().0;
         let folder = self.layers().join(format!("{}-{random:08x}", key.digest()));
         let draft = draft.layer.folder;
+        // The record is written last: a layer that has one is whole, whatever happens to the power.
+        for name in [DISK, MEMORY, SEED] {
+            match fs::File::open(draft.join(name)).and_then(|file| file.sync_all()) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return self.io(Err(error)),
+                _ => {}
+            }
+        }
         let record = Record { key, made: jiff::Timestamp::now() };
         let record = serde_json::to_vec_pretty(&record).map_err(std::io::Error::other);
         self.io(record.and_then(|record| crate::host::file::write(draft.join(RECORD), &record)))?;
         let used = self.io(Lock::try_share(&draft.join(LOCK)))?;
         self.io(fs::rename(&draft, &folder))?;
+        self.io(crate::host::file::sync_folder(&self.layers()))?;
         Ok(Layer { folder, _used: used })
     }
 

@@ -172,29 +172,46 @@ impl Store {
 
     /// All images, by name, version and build.
     pub fn images(&self) -> Result<Vec<Image>, Error> {
-        let mut images = Vec::new();
+        Ok(self.readable_images()?.0)
+    }
+
+    /// All images that can be read, and what is wrong with the others: a newer goldsmith's, perhaps.
+    fn readable_images(&self) -> Result<(Vec<Image>, Vec<String>), Error> {
+        let (mut images, mut problems) = (Vec::new(), Vec::new());
         for name in self.names_in(&self.root.join("images"))? {
             let Ok(name) = name.parse::<ImageName>() else { continue };
-            images.extend(self.images_of(&name)?);
+            for id in self.builds_of(&name)? {
+                match Image::open(self, id) {
+                    // A folder without a manifest is a build number whose owner died at once.
+                    Ok(image) => images.extend(image),
+                    Err(error @ Error::Manifest { .. }) => {
+                        let why = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                        problems.push(format!("{error}: {why}"));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
         }
-        Ok(images)
+        Ok((images, problems))
+    }
+
+    /// All builds of a name, oldest version and build first.
+    fn builds_of(&self, name: &ImageName) -> Result<Vec<ImageId>, Error> {
+        let folder = self.root.join("images").join(name.as_str());
+        let mut builds = Vec::new();
+        for version in self.names_in(&folder)?.iter().filter_map(|text| text.parse::<Version>().ok()) {
+            let numbers = self.names_in(&folder.join(version.to_string()))?;
+            let numbers = numbers.iter().filter_map(|text| text.parse().ok());
+            builds.extend(numbers.map(|build| ImageId { name: name.clone(), version, build }));
+        }
+        builds.sort();
+        Ok(builds)
     }
 
     /// All images of a name, oldest version and build first.
     pub fn images_of(&self, name: &ImageName) -> Result<Vec<Image>, Error> {
-        let folder = self.root.join("images").join(name.as_str());
-        let mut images = Vec::new();
-        for version in self.names_in(&folder)?.iter().filter_map(|text| text.parse::<Version>().ok()) {
-            for build in self.names_in(&folder.join(version.to_string()))?.iter().filter_map(|text| text.parse().ok()) {
-                let id = ImageId { name: name.clone(), version, build };
-                // A folder without a manifest is a build number whose owner died at once.
-                if let Some(image) = Image::open(self, id)? {
-                    images.push(image);
-                }
-            }
-        }
-        images.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(images)
+        let opened = self.builds_of(name)?.into_iter().map(|id| Image::open(self, id));
+        Ok(opened.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
 
     /// The newest image that a pattern like `nginx/1.x.x` or `nginx/1.0.0/3` means and a filter accepts.

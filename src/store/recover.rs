@@ -18,38 +18,44 @@ pub struct Recovered {
     pub images: Vec<ImageId>,
     /// Working folders that were removed.
     pub runs: usize,
+    /// What could not be cleared up, or read.
+    pub problems: Vec<String>,
 }
 
 impl Store {
-    /// Ends what dead processes left: their virtual machines, their working folders, their claims to be building.
+    /// Ends what dead processes left: their virtual machines, their working folders, their claims to be building. What
+    /// resists is reported, and is no reason not to work.
     pub fn recover(&self) -> Result<Recovered, Error> {
         let mut recovered = Recovered::default();
         let runs = self.root.join("runs");
-        for name in self.names_in(&runs)? {
-            let folder = runs.join(name);
-            if self.io(recover_run(&folder))? {
-                recovered.runs += 1;
+        for name in self.names_in(&runs)?.iter().filter(|name| !name.starts_with(run::BEGINNING)) {
+            match recover_run(&runs.join(name)) {
+                Ok(was_dead) => recovered.runs += usize::from(was_dead),
+                Err(error) => recovered.problems.push(format!("the leftovers of {name} can't be removed: {error}")),
             }
         }
-        for mut image in self.images()? {
+        let (images, problems) = self.readable_images()?;
+        recovered.problems.extend(problems);
+        for mut image in images {
             let state = image.manifest.state;
             if state.is_under_way() && !self.io(image.is_locked())? {
                 let reason = format!("goldsmith ended while the image was {state}");
-                self.io(image.update(|manifest| manifest.set_state(State::Failed, Some(reason))))?;
-                recovered.images.push(image.id);
+                match image.update(|manifest| manifest.set_state(State::Failed, Some(reason))) {
+                    Ok(()) => recovered.images.push(image.id),
+                    Err(error) => recovered.problems.push(format!("{}: {error}", image.id)),
+                }
             }
         }
         Ok(recovered)
     }
 }
 
-/// Whether the folder belonged to a dead run. A folder that a person wanted to keep has no lock file.
+/// Whether the folder belonged to a dead run. One that a person wanted to keep says so.
 fn recover_run(folder: &Path) -> io::Result<bool> {
-    let lock = folder.join(run::LOCK);
-    if !lock.exists() {
+    if folder.join(run::KEPT).exists() {
         return Ok(false);
     }
-    let Some(_held) = Lock::try_take(&lock)? else { return Ok(false) };
+    let Some(_held) = Lock::try_take(&folder.join(run::LOCK))? else { return Ok(false) };
     kill_processes_in(folder)?;
     run::remove_leftovers(folder)?;
     Ok(true)

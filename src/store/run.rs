@@ -11,6 +11,10 @@ use super::lock::Lock;
 /// Paths outside the folder that the run would leave behind if it were killed, a line each.
 const LEFTOVERS: &str = "leftovers";
 pub(super) const LOCK: &str = "lock";
+/// Marks the folder of a run that has ended as wanted by a person.
+pub(super) const KEPT: &str = "kept";
+/// How the name of a folder begins that is not locked yet.
+pub(super) const BEGINNING: &str = ".";
 
 /// A private working folder, locked for as long as this value lives and removed with it.
 #[derive(Debug)]
@@ -24,11 +28,14 @@ impl Run {
     pub(super) fn begin(runs: &Path, purpose: &str) -> io::Result<Self> {
         let started = jiff::Zoned::now().strftime("%Y%m%dT%H%M%S");
         let id = format!("{started}-{purpose}-{}-{:08x}", std::process::id(), random());
-        let folder = runs.join(id);
-        std::fs::DirBuilder::new().mode(0o700).create(&folder).map_err(|error| {
-            io::Error::new(error.kind(), format!("failed to create `{}`: {error}", folder.display()))
+        let folder = runs.join(&id);
+        // Under another name until it is locked: a recovery at this moment would take it for a dead one.
+        let hidden = runs.join(format!("{BEGINNING}{id}"));
+        std::fs::DirBuilder::new().mode(0o700).create(&hidden).map_err(|error| {
+            io::Error::new(error.kind(), format!("failed to create `{}`: {error}", hidden.display()))
         })?;
-        let lock = Lock::wait(&folder.join(LOCK))?;
+        let lock = Lock::wait(&hidden.join(LOCK))?;
+        fs::rename(&hidden, &folder)?;
         Ok(Self { folder, keep: false, _lock: lock })
     }
 
@@ -62,8 +69,8 @@ impl Run {
     /// Keeps the folder when the run ends, for a person to study. Returns where it is.
     pub fn keep(&mut self) -> &Path {
         self.keep = true;
-        // Without the lock file, recovery takes it for a folder that somebody wants.
-        let _absent = fs::remove_file(self.folder.join(LOCK));
+        // Without the mark, the next recovery removes it.
+        let _lost = fs::File::create(self.folder.join(KEPT));
         &self.folder
     }
 }
@@ -72,7 +79,7 @@ impl Drop for Run {
     fn drop(&mut self) {
         if !self.keep {
             // What can't be removed now is removed by the next recovery.
-            let _later = fs::remove_dir_all(&self.folder);
+            let _later = remove_leftovers(&self.folder);
         }
     }
 }

@@ -83,7 +83,7 @@ fn what_a_killed_process_left_is_ended_and_what_lives_is_not_touched() {
     let living = reserve(&store, "1.0.0");
 
     let recovered = store.recover().unwrap();
-    assert_eq!(recovered, Recovered { images: vec![dead_image.id.clone()], runs: 1 });
+    assert_eq!(recovered, Recovered { images: vec![dead_image.id.clone()], runs: 1, problems: Vec::new() });
     assert!(!output.exists() && !dead_folder.exists() && living_run.folder().exists());
     assert!(!sleeper.wait().unwrap().success());
     let state = |id: &ImageId| store.find(&id.into(), |_| true).unwrap().manifest;
@@ -113,7 +113,7 @@ fn a_dead_runs_folder_outside_goes_with_it() {
     // As a killed process leaves it: the folder is there, and its lock is free.
     let folder = run.keep().to_owned();
     drop(run);
-    fs::write(folder.join("lock"), "").unwrap();
+    fs::remove_file(folder.join("kept")).unwrap();
     assert_eq!(store.recover().unwrap().runs, 1);
     assert!(!outside.exists() && !folder.exists());
 }

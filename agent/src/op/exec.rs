@@ -75,6 +75,10 @@ fn supervise(inbox: &Receiver<Event>, group: Option<Pid>, mut deadline: Instant)
             Ok(Event::Closed) => open_outputs -= 1,
             Ok(Event::Ended(status)) => {
                 let status = status?;
+                if killing {
+                    // The leader has obeyed; what it has started may not have.
+                    signal(group, Signal::KILL);
+                }
                 exit = Some(if killing { Exit::Killed } else { describe(status) });
                 deadline = Instant::now() + OUTPUT_GRACE;
             }

@@ -93,8 +93,6 @@ impl Verdict {
 
 /// What a step keeps of a program's standard output, in bytes: it becomes part of other steps' inputs.
 const STDOUT_LIMIT: usize = 1 << 20;
-/// How long after its deadline a program's end may take to be reported: it is told to end, and killed two seconds later.
-const REPORT_GRACE: Duration = Duration::from_secs(60);
 
 /// How a program that a step ran ended.
 pub(super) struct Ended {
@@ -127,10 +125,7 @@ impl Call<'_> {
         });
         let exit = match self.timeout {
             None => running.await?,
-            Some(timeout) => match tokio::time::timeout(timeout + REPORT_GRACE, running).await {
-                Ok(exit) => exit?,
-                Err(_) => return Err(self.guest.silent(timeout + REPORT_GRACE)),
-            },
+            Some(timeout) => self.guest.reported_within(timeout, running).await?,
         };
         Ok(Ended { exit, stdout: String::from_utf8_lossy(&stdout).into_owned() })
     }
