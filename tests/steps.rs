@@ -93,12 +93,14 @@ fn every_action_does_what_is_documented() {
     place.write("actions.yaml", ACTIONS.trim_start());
     place.write("site/index.html", "a page of the recipe's own\n");
     place.write("site/css/site.css", "body {}\n");
+    fs_err::create_dir(place.path("site/empty")).unwrap();
     let recipe = format!(
         "name: actions\nversion: 1.0.x\nparentImage: {PARENT}\nfiles:\n  - {{ source: site, destination: /srv/www, owner: \
          'www-data:www-data', mode: 0640 }}\ncomponents:\n  - ./actions.yaml\n  - component: ./files.yaml\n"
     );
     place.write("recipe.yaml", &recipe);
     let check = "set -e\ntest \"$(stat -c '%U %G %a' /srv/www/css/site.css)\" = 'www-data www-data 640'\n\
+                 test \"$(stat -c %U /srv/www/css)\" = www-data\ntest -d /srv/www/empty\n\
                  test \"$(cat /srv/www/index.html)\" = \"a page of the recipe's own\"";
     place.write("files.yaml", &format!("schemaVersion: 1.0\nphases:\n{}", bash("build", check)));
     let ended = place.build(&["recipe.yaml", "--no-test", "-p", "Port=8080"]).run().success();

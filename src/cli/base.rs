@@ -70,6 +70,7 @@ fn list(context: &Context) -> Result<(), CliError> {
 
 async fn pull(names: &[String], context: &Context) -> Result<(), CliError> {
     let factory = context.factory(Accelerator::Auto)?;
+    let mut pulled = Vec::new();
     for name in names {
         let run = factory.store.begin_run("pull")?;
         let listener = |event: parent::Event| (factory.listener)(Event::Parent(event));
@@ -80,10 +81,10 @@ async fn pull(names: &[String], context: &Context) -> Result<(), CliError> {
             () = context.cancel.cancelled() => return Err(crate::factory::Error::Interrupted.into()),
         };
         if context.output.json {
-            context.output.json(&serde_json::json!({ "name": name, "disk": parent.disk, "digest": parent.sha256 }))?;
+            pulled.push(serde_json::json!({ "name": name, "disk": parent.disk, "digest": parent.sha256 }));
         } else {
             context.output.result(&format!("{name} sha256:{}", parent.sha256));
         }
     }
-    Ok(())
+    if context.output.json { context.output.json(&pulled) } else { Ok(()) }
 }

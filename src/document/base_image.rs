@@ -87,6 +87,8 @@ pub struct Bootstrap {
     pub suite: String,
     /// A mirror to use instead of the host's own or the default one.
     pub mirror: Option<String>,
+    /// The mirror of security updates that goes with it; without one, such a base image has none.
+    pub security_mirror: Option<String>,
     /// Packages beside the essential ones.
     pub packages: Vec<String>,
     /// Units to enable that the distribution does not enable by itself.
@@ -228,6 +230,7 @@ fn bootstrap(reader: &Reader, node: &Node) -> Option<Bootstrap> {
     }
     let suite = fields.require("suite").and_then(|node| plain_word(reader, node, "suite"));
     let mirror = fields.text("mirror").map(|text| text.value);
+    let security_mirror = fields.text("securityMirror").map(|text| text.value);
     let services = fields.get("services").and_then(|node| reader.list(node, "services"));
     let services =
         services.unwrap_or_default().iter().filter_map(|node| plain_word(reader, node, "services")).collect();
@@ -238,8 +241,28 @@ fn bootstrap(reader: &Reader, node: &Node) -> Option<Bootstrap> {
     let kernel_command_line = fields.text("kernelCommandLine").map(|text| text.value).unwrap_or_default();
     let files = fields.get("files").map(|node| added_files(reader, node)).unwrap_or_default();
     let links = fields.get("links").map(|node| links(reader, node)).unwrap_or_default();
-    fields.finish(&["distribution", "suite", "mirror", "packages", "disk", "kernelCommandLine", "files", "links"]);
-    Some(Bootstrap { suite: suite?, mirror, packages, services, disk: disk?, kernel_command_line, files, links })
+    fields.finish(&[
+        "distribution",
+        "suite",
+        "mirror",
+        "securityMirror",
+        "packages",
+        "disk",
+        "kernelCommandLine",
+        "files",
+        "links",
+    ]);
+    Some(Bootstrap {
+        suite: suite?,
+        mirror,
+        security_mirror,
+        packages,
+        services,
+        disk: disk?,
+        kernel_command_line,
+        files,
+        links,
+    })
 }
 
 /// A package's, suite's or unit's name, which becomes an argument of a program.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fs_err as fs;
+use goldsmith_agent::message::Algorithm;
 
 use super::components::{self, surroundings};
 use super::export::{Exports, Format};
@@ -204,6 +205,7 @@ impl Build<'_> {
         let recipe = &self.plan.recipe;
         let origin = |name: &str, sha256: &str| Origin { name: name.to_owned(), sha256: sha256.to_owned() };
         let text = |(name, value): &(String, String)| (name.clone(), serde_json::Value::from(value.clone()));
+        let file = |file: &PlannedFile| Some(origin(&file.destination, &file.content.as_ref()?.sha256));
         let components = self.plan.components.iter().map(|component| Component {
             document: origin(&component.name, &document_digest(&component.program.document.source)),
             parameters: component.parameters.iter().map(text).collect(),
@@ -213,7 +215,7 @@ impl Build<'_> {
             description: recipe.description.clone(),
             parent: origin(&parent.name, &parent.sha256),
             components: components.collect(),
-            files: self.plan.files.iter().map(|file| origin(&file.destination, &file.sha256)).collect(),
+            files: self.plan.files.iter().filter_map(file).collect(),
             tags: recipe.tags.iter().map(text).collect(),
         }
     }
@@ -342,12 +344,23 @@ fn save_documents(plan: &Plan, image: &Image) -> Result<(), Error> {
 
 async fn copy_file(guest: &Guest, planned: &PlannedFile) -> Result<(), guest::Error> {
     let path = &planned.destination;
-    if let Some((folder, _)) = path.rsplit_once('/').filter(|(folder, _)| !folder.is_empty()) {
-        guest.make_folder(folder, None).await?;
+    match &planned.content {
+        // A folder of the system's, `/etc` for instance, stays as it is.
+        None if guest.stat(path, true).await?.is_some() => return Ok(()),
+        None => guest.make_folder(path, None).await?,
+        Some(content) => {
+            if let Some((folder, _)) = path.rsplit_once('/').filter(|(folder, _)| !folder.is_empty()) {
+                guest.make_folder(folder, None).await?;
+            }
+            let file = fs_err::tokio::File::open(&content.source).await.map_err(guest::Error::Source)?;
+            guest.write(path, content.mode, file).await?;
+            guest.set_mode(path, content.mode).await?;
+            if guest.digest(path, Algorithm::Sha256).await? != content.sha256 {
+                let what = format!("`{}` was changed while the image was built", content.source.display());
+                return Err(guest::Error::Source(std::io::Error::other(what)));
+            }
+        }
     }
-    let file = fs_err::tokio::File::open(&planned.source).await.map_err(guest::Error::Source)?;
-    guest.write(path, planned.mode, file).await?;
-    guest.set_mode(path, planned.mode).await?;
     if let Some(owner) = &planned.owner {
         let (user, group) = match owner.split_once(':') {
             Some((user, group)) => (user, Some(group)),

@@ -45,18 +45,25 @@ pub struct PlannedComponent {
     pub parameters: Vec<(String, String)>,
 }
 
-/// A file of a plan.
+/// A file or folder of a plan.
 #[derive(Debug, Clone)]
 pub struct PlannedFile {
-    /// On the host.
-    pub source: PathBuf,
     /// In the guest.
     pub destination: String,
+    /// Owner and perhaps group, `user` or `user:group`. A folder that is there already keeps its own.
+    pub owner: Option<String>,
+    /// What is in it; none for a folder.
+    pub content: Option<Content>,
+}
+
+/// A file's content.
+#[derive(Debug, Clone)]
+pub struct Content {
+    /// On the host.
+    pub source: PathBuf,
     /// Permissions.
     pub mode: u32,
-    /// Owner and perhaps group, `user` or `user:group`.
-    pub owner: Option<String>,
-    /// Its content's SHA-256.
+    /// Its SHA-256.
     pub sha256: String,
 }
 
@@ -225,7 +232,7 @@ fn check_user_parameters(components: &[PlannedComponent], user: &[(String, Strin
     }
 }
 
-/// The files that an item of `files` means.
+/// The files and folders that an item of `files` means, each folder before what is in it.
 fn planned_files(recipe: &Recipe, copy: &FileCopy, folder: &Path, files: &mut Vec<PlannedFile>) -> Result<(), Error> {
     let problem = |message: String| complain(recipe, &copy.source.span, message, None);
     let root = fs::canonicalize(folder).map_err(|error| problem(error.to_string()))?;
@@ -234,7 +241,6 @@ fn planned_files(recipe: &Recipe, copy: &FileCopy, folder: &Path, files: &mut Ve
         (Some(above), Some(name)) => format!("{above}/{}", name.to_string_lossy()),
         _ => copy.destination.value.clone(),
     };
-    let mut walked = 0;
     let mut walk = vec![(source, destination)];
     while let Some((source, destination)) = walk.pop() {
         // A link could lead to any file of the host.
@@ -242,14 +248,15 @@ fn planned_files(recipe: &Recipe, copy: &FileCopy, folder: &Path, files: &mut Ve
             return Err(problem(format!("`{}` is outside the recipe's folder", source.display())));
         }
         // Folders count as well: a link to a folder above would lead round for ever.
-        walked += 1;
-        if files.len() + walked > MOST_FILES {
+        if files.len() >= MOST_FILES {
             return Err(problem(format!("more than {MOST_FILES} files are to be copied; use an archive")));
         }
         if !source.is_dir() {
             files.push(planned_file(copy, source, destination).map_err(|error| problem(error.to_string()))?);
             continue;
         }
+        let owner = copy.owner.clone();
+        files.push(PlannedFile { destination: destination.clone(), owner, content: None });
         for entry in fs::read_dir(&source).map_err(|error| problem(error.to_string()))? {
             let name = entry.map_err(|error| problem(error.to_string()))?.file_name();
             let place = fs::canonicalize(source.join(&name)).map_err(|error| problem(error.to_string()))?;
@@ -265,7 +272,7 @@ fn planned_file(copy: &FileCopy, source: PathBuf, destination: String) -> io::Re
     let is_executable = fs::metadata(&source)?.permissions().mode() & 0o111 != 0;
     let mode = copy.mode.unwrap_or(if is_executable { 0o755 } else { 0o644 });
     let sha256 = crate::host::file::sha256(&source)?;
-    Ok(PlannedFile { source, destination, mode, owner: copy.owner.clone(), sha256 })
+    Ok(PlannedFile { destination, owner: copy.owner.clone(), content: Some(Content { source, mode, sha256 }) })
 }
 
 /// SHA-256 of a document's text.
@@ -344,12 +351,20 @@ mod tests {
             \x20 - { source: site, destination: /srv/www }\n  - { source: site, destination: /opt/, mode: 0600 }\n";
         let files = [("r.yaml", recipe), ("site/index.html", "x"), ("site/css/a.css", "y")];
         let list = plan(&files, &[]).unwrap().files;
-        let list: Vec<String> = list.iter().map(|file| format!("{} {:o}", file.destination, file.mode)).collect();
+        let shown = |file: &PlannedFile| match &file.content {
+            Some(content) => format!("{} {:o}", file.destination, content.mode),
+            None => format!("{}/", file.destination),
+        };
+        let list: Vec<String> = list.iter().map(shown).collect();
         assert_eq!(
             list,
             [
+                "/opt/site/",
+                "/opt/site/css/",
                 "/opt/site/css/a.css 600",
                 "/opt/site/index.html 600",
+                "/srv/www/",
+                "/srv/www/css/",
                 "/srv/www/css/a.css 644",
                 "/srv/www/index.html 644"
             ]

@@ -129,7 +129,10 @@ async fn sources(recipe: &Bootstrap) -> Vec<String> {
     let signed_by = if Path::new(KEYRING).exists() { format!("[signed-by={KEYRING}] ") } else { String::new() };
     if let Some(mirror) = &recipe.mirror {
         let suites = ["", "-updates"].map(|suffix| format!("{}{suffix}", recipe.suite));
-        return suites.map(|suite| format!("deb {signed_by}{mirror} {suite} main")).into();
+        let mut lines = suites.map(|suite| format!("deb {signed_by}{mirror} {suite} main")).to_vec();
+        let security = recipe.security_mirror.iter();
+        lines.extend(security.map(|security| format!("deb {signed_by}{security} {}-security main", recipe.suite)));
+        return lines;
     }
     let format = "$(REPO_URI) $(LABEL)";
     let ask = Program::new("apt-get").args(["indextargets", "--format", format, "Created-By: Packages"]);

@@ -136,7 +136,8 @@ async fn attempt_once(call: &Call<'_>, wanted: &Wanted, partial: &str) -> Result
     match call.run(argv).await?.exit {
         Exit::Code(0) => {}
         Exit::Code(code) => return Ok(Err(format!("the download failed with exit status {code}"))),
-        Exit::Signal(_) | Exit::Killed => return Ok(Err(call.timed_out())),
+        Exit::Signal(signal) => return Ok(Err(format!("the download was ended by signal {signal}"))),
+        Exit::Killed => return Ok(Err(call.timed_out())),
     }
     if verify(call, wanted, partial).await? == Some(false) {
         return Ok(Err("its checksum is not the one that was given".to_owned()));
