@@ -26,13 +26,13 @@ fn a_bad_component_ends_a_build_before_it_begins() {
     assert!(!place.home().join("images/web").exists(), "an image was begun: {ended}");
     insta::assert_snapshot!(ended.error(&place), @"
     error: the action `S3Download` is not supported by this version of goldsmith
-     --> ././own.yaml:7:17
+     --> own.yaml:7:17
       |
     7 |         action: S3Download
       |                 ^^^^^^^^^^
 
     error: there is no action `ExecuteBsh`
-      --> ././own.yaml:11:17
+      --> own.yaml:11:17
        |
     11 |         action: ExecuteBsh
        |                 ^^^^^^^^^^
@@ -40,7 +40,7 @@ fn a_bad_component_ends_a_build_before_it_begins() {
     help: did you mean `ExecuteBash`?
 
     error: `timeoutSeconds` has to be a whole number, and this is `soon`
-      --> ././own.yaml:12:25
+      --> own.yaml:12:25
        |
     12 |         timeoutSeconds: soon
        |                         ^^^^

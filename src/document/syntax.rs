@@ -5,8 +5,9 @@
 //! honest document meets.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Component, Path};
 use std::sync::Arc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError};
@@ -50,11 +51,16 @@ impl Source {
             let message = format!("`{}` is no document: {what}", path.display());
             std::io::Error::new(std::io::ErrorKind::InvalidData, message)
         };
-        if fs_err::metadata(path)?.len() > MAX_BYTES {
+        let mut bytes = Vec::new();
+        // A device has no length to go by, and no end.
+        fs_err::File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > MAX_BYTES {
             return Err(invalid("it has more than 1 MiB"));
         }
-        let text = String::from_utf8(fs_err::read(path)?).map_err(|_| invalid("it is not UTF-8"))?;
-        Ok(Self::new(path.display().to_string(), text))
+        let text = String::from_utf8(bytes).map_err(|_| invalid("it is not UTF-8"))?;
+        // `./a/./b.yaml` as a person would write it.
+        let plain: std::path::PathBuf = path.components().filter(|part| *part != Component::CurDir).collect();
+        Ok(Self::new(plain.display().to_string(), text))
     }
 
     /// Where a byte stands.

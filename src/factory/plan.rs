@@ -329,7 +329,7 @@ mod tests {
         insta::assert_snapshot!(problem("update-linux/2.x.x"), @"r.yaml:5:5: there is no component `update-linux` of version 2.x.x, shipped or beside the recipe (shipped: harden-ssh, install-docker, install-nginx, reboot-linux, reboot-test-linux, simple-boot-test-linux, update-linux)");
         insta::assert_snapshot!(problem("own/1.0.0"), @"r.yaml:5:5: `FOLDER/own.yaml` has no version, so `1.0.0` can't be asked of it (write `own/x.x.x`)");
         insta::assert_snapshot!(problem("{ component: own, parameters: { Prt: 1 } }"), @"r.yaml:5:18: The following parameters are not defined in the provided component: Prt ()");
-        insta::assert_snapshot!(problem("./missing.yaml"), @"r.yaml:5:5: failed to query resolved metadata `FOLDER/./missing.yaml`: No such file or directory (os error 2) ()");
+        insta::assert_snapshot!(problem("./missing.yaml"), @"r.yaml:5:5: failed to open file `FOLDER/./missing.yaml`: No such file or directory (os error 2) ()");
         let recipe = "name: web\nversion: 1.0.0\nparentImage: debain-12/minimal/x\n";
         insta::assert_snapshot!(plan(&[("r.yaml", recipe)], &[]).unwrap_err(), @"r.yaml:3:14: there is no parent `debain-12/minimal/x`: neither a base image nor an image of the store (did you mean `debian-12-minimal`?)");
     }
