@@ -59,6 +59,8 @@ pub struct Target<'a> {
     pub options: &'a [&'a str],
     /// Whether its content is to be compressed.
     pub compress: bool,
+    /// Whether to leave the processors to whoever else wants them.
+    pub is_patient: bool,
 }
 
 /// Hears which part of a copy is done, from 0 to 1.
@@ -77,7 +79,9 @@ pub async fn convert(from: &Path, format: Format, to: Target<'_>, progress: Prog
     for option in to.options {
         program = program.arg("-o").arg(option);
     }
-    let mut child = program.arg(from).arg(to.path).spawn()?;
+    let program = program.arg(from).arg(to.path);
+    let program = if to.is_patient { program.behind(&["nice", "-n", "19"]) } else { program };
+    let mut child = program.spawn()?;
     if let Some(mut stdout) = child.take_stdout() {
         let mut buffer = [0; 256];
         // What can't be read here is only progress; whether the copy went well is told by the exit status.

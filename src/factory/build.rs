@@ -384,7 +384,7 @@ async fn copy_disk(factory: &Factory, overlay: &Path, to: &Path) -> Result<(), E
         // A parent of an unusual layout: slower, and the same bytes for the guest.
         Err(qcow2::Error::Unusual(why)) => {
             tracing::info!(why, "sealing with qemu-img");
-            let target = Target { path: to, format: "qcow2", options: &[], compress: true };
+            let target = Target { path: to, format: "qcow2", options: &[], compress: true, is_patient: false };
             let copied = qemu_img::convert(overlay, DiskFormat::Qcow2, target, &progress).await;
             copied.map_err(|error| Error::Disk { doing: "sealed", source: error.into() })
         }

@@ -164,7 +164,9 @@ impl Factory {
         progress(0.0);
         match format.target() {
             Some((qemu_name, options)) => {
-                let target = Target { path: draft.path(), format: qemu_name, options, compress: false };
+                // The machine that is being tested meanwhile is what the user waits for.
+                let is_patient = image.manifest.state.is_under_way();
+                let target = Target { path: draft.path(), format: qemu_name, options, compress: false, is_patient };
                 qemu_img::convert(&image.disk(), DiskFormat::Qcow2, target, &progress).await?;
             }
             // The very bytes that were tested.

@@ -285,7 +285,7 @@ async fn standard_form(disk: &Path, run: &Run, listener: Listener<'_>) -> Result
     } else {
         listener(Event::Begins(format!("converting {}", disk.display())));
         let copy = run.path("parent.qcow2");
-        let target = Target { path: &copy, format: "qcow2", options: &[], compress: false };
+        let target = Target { path: &copy, format: "qcow2", options: &[], compress: false, is_patient: false };
         qemu_img::convert(disk, format, target, &|_| {}).await?;
         copy
     };
