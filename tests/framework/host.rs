@@ -1,7 +1,7 @@
 //! What is looked at on the host: processes, files, disks.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Ids of QEMU processes that a goldsmith with this process id has started. Their files lie in its working folders, whose
 /// names hold its id.
@@ -24,6 +24,14 @@ pub(crate) fn machines_of(goldsmith: u32) -> Vec<i32> {
 pub(super) fn user_exists(name: &str) -> bool {
     let users = fs_err::read_to_string("/etc/passwd").unwrap_or_default();
     users.lines().any(|line| line.split(':').next() == Some(name))
+}
+
+/// Whether a user may make user namespaces, which mmdebstrap and isolated guests need. In a plain chroot nobody may.
+pub(super) fn may_make_namespaces(user: &str) -> bool {
+    let mut unshare = Command::new("setpriv");
+    unshare.args(["--reuid", user, "--regid", user, "--init-groups", "--"]);
+    unshare.args(["unshare", "--user", "--map-root-user", "true"]).stderr(Stdio::null());
+    unshare.status().is_ok_and(|status| status.success())
 }
 
 /// Makes a folder somebody's.

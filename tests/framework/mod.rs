@@ -37,7 +37,13 @@ pub(crate) fn shared() -> &'static Shared {
 impl Shared {
     fn prepare() -> Self {
         let is_root = rustix::process::geteuid().is_root();
-        let user = (is_root && host::user_exists(TEST_USER)).then_some(TEST_USER);
+        let user = (is_root && host::user_exists(TEST_USER)).then_some(TEST_USER).filter(|user| {
+            let may = host::may_make_namespaces(user);
+            if !may {
+                eprintln!("this host lets {user} make no user namespaces, so goldsmith runs as root in all tests");
+            }
+            may
+        });
         // A folder that any user can reach, which a checkout in somebody's home is not, and on a real disk. The parent
         // and its checkpoint are kept there from run to run.
         let owner = user.map_or_else(|| rustix::process::geteuid().as_raw().to_string(), str::to_owned);
