@@ -142,10 +142,10 @@ fn a_full_disk_of_the_host_is_named_and_leaves_nothing() {
     let small = "set -e; mkdir small; mount -t tmpfs -o size=60m tmpfs small; mkdir small/home; \
                  for shared in parents layers version host; do ln -s \"$1/$shared\" small/home/$shared; done; shift; \
                  export GOLDSMITH_HOME=$PWD/small/home; code=0; \"$@\" || code=$?; \
-                 ls small/home/runs small/home/images/host-full/1.0.0/1 >&2; exit $code";
+                 ls small/home/runs small/home/images/host-full/1.0.0/1 >&2; umount small; exit $code";
     // Root needs no user namespace for a mount of its own, and in a chroot gets none.
     let may = std::process::Command::new("unshare").args(["--user", "--map-root-user", "true"]).output();
-    let how = if may.unwrap().status.success() { "--map-root-user" } else { "--propagation=private" };
+    let how = if may.unwrap().status.success() { "--map-root-user" } else { "--propagation=unchanged" };
     let words = ["unshare", "--mount", how, "sh", "-c", small, "sh"];
     let home = place.home().to_string_lossy().into_owned();
     let words: Vec<&str> = words.into_iter().chain([home.as_str()]).collect();
