@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::framework::{Goldsmith, Place, Running, bash, foreign, machines_of, step, text_on_disk};
+use crate::framework::{
+    Goldsmith, Place, Running, bash, foreign, machines_of, may_make_namespaces, step, text_on_disk,
+};
 
 /// What an image's state is afterwards.
 fn state(place: &Place, image: &str) -> (String, String) {
@@ -144,8 +146,7 @@ fn a_full_disk_of_the_host_is_named_and_leaves_nothing() {
                  export GOLDSMITH_HOME=$PWD/small/home; code=0; \"$@\" || code=$?; \
                  ls small/home/runs small/home/images/host-full/1.0.0/1 >&2; umount small; exit $code";
     // Root needs no user namespace for a mount of its own, and in a chroot gets none.
-    let may = std::process::Command::new("unshare").args(["--user", "--map-root-user", "true"]).output();
-    let how = if may.unwrap().status.success() { "--map-root-user" } else { "--propagation=unchanged" };
+    let how = if may_make_namespaces(None) { "--map-root-user" } else { "--propagation=unchanged" };
     let words = ["unshare", "--mount", how, "sh", "-c", small, "sh"];
     let home = place.home().to_string_lossy().into_owned();
     let words: Vec<&str> = words.into_iter().chain([home.as_str()]).collect();

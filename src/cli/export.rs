@@ -8,7 +8,6 @@ use super::report::CliError;
 use super::{Accelerator, Context, build};
 use crate::factory::Format;
 use crate::store::Reservation;
-use crate::store::manifest::State;
 use crate::store::version::Pattern;
 
 /// Write an image's disk in other formats
@@ -29,17 +28,13 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), CliError> {
     let factory = context.factory(Accelerator::Auto)?;
-    let is_wanted = |state: State| match state {
-        State::Available | State::Deprecated => true,
-        State::Failed => arguments.allow_failed,
-        _ => false,
-    };
-    let found = factory.store.find(&arguments.image, |image| is_wanted(image.manifest.state));
+    let allow_failed = arguments.allow_failed;
+    let found = factory.store.find(&arguments.image, |image| image.manifest.state.is_exportable(allow_failed));
     // Without one that can be exported, the newest of all says why not.
     let image = found.or_else(|_| factory.store.find(&arguments.image, |_| true))?;
     let mut reservation = Reservation::of(&factory.store, image)?;
     let image = &mut reservation.image;
-    factory.export(image, &arguments.format, &arguments.output, arguments.allow_failed).await?;
+    factory.export(image, &arguments.format, &arguments.output, allow_failed).await?;
     drop(factory);
     build::show(image, context)
 }

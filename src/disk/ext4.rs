@@ -16,6 +16,7 @@ use fs_err as fs;
 use tar::{Archive, Entry, EntryType};
 
 use super::partition::Extent;
+use crate::host::file;
 use crate::host::process::{self, Program};
 
 /// Features are spelt out, because the defaults of `mke2fs` differ between distributions: GRUB 2.06 can't read a file
@@ -230,10 +231,7 @@ impl Tree {
         self.links.remove(&relative);
         let inner = self.inner_path(&relative)?;
         self.forget(&inner);
-        match fs::remove_file(self.folder.join(relative)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
-        }
+        Ok(file::remove_if_there(&self.folder.join(relative))?)
     }
 
     fn forget(&mut self, path: &str) {

@@ -16,7 +16,7 @@ use super::{Error, Event, Factory};
 use crate::disk::probe::Format as DiskFormat;
 use crate::disk::qemu_img::{self, Target};
 use crate::host::file::{self, Draft};
-use crate::store::manifest::{Export, State};
+use crate::store::manifest::Export;
 use crate::store::{Image, Run};
 
 /// Formats that a disk is exported to.
@@ -103,12 +103,7 @@ impl Factory {
         allow_failed: bool,
     ) -> Result<(), Error> {
         let state = image.manifest.state;
-        let is_allowed = match state {
-            State::Available | State::Deprecated => true,
-            State::Failed => allow_failed,
-            _ => false,
-        };
-        if !is_allowed || image.manifest.disk.is_none() {
+        if !state.is_exportable(allow_failed) || image.manifest.disk.is_none() {
             return Err(Error::State { image: image.id.clone(), state, wanted: "exported" });
         }
         self.verify_disk(image).await?;

@@ -19,6 +19,7 @@ use super::{Error, Event, Factory};
 use crate::disk::qemu_img;
 use crate::guest::seed::{Purpose, Seed};
 use crate::guest::{self, Guest};
+use crate::host::file;
 use crate::machine::{Mac, Spec};
 use crate::parent::Parent;
 use crate::store::{Key, Layer, Run};
@@ -67,8 +68,8 @@ impl Factory {
                     if let Err(error) = self.store.drop_layer(layer) {
                         self.tell(Event::Warning(format!("it can't be removed: {error}")));
                     }
-                    remove_if_there(&wanted.disk)?;
-                    remove_if_there(&wanted.console_log)?;
+                    file::remove_if_there(&wanted.disk)?;
+                    file::remove_if_there(&wanted.console_log)?;
                 }
             }
         }
@@ -127,13 +128,6 @@ impl Wanted<'_> {
 
     fn failed(&self, source: guest::Error) -> Error {
         Error::Guest { doing: "it started".to_owned(), source: Box::new(source), log: self.console_log.clone() }
-    }
-}
-
-fn remove_if_there(path: &Path) -> std::io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }
 

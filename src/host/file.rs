@@ -98,6 +98,14 @@ pub fn digest<D: Digest>(path: &Path) -> io::Result<String> {
     }
 }
 
+/// Removes a file, if there is one.
+pub fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs_err::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Removes a folder and all in it, also what mmdebstrap has left there as root of a namespace: files of numbers that
 /// only a namespace makes the user's own.
 pub fn remove_tree(folder: &Path) -> io::Result<()> {

@@ -134,10 +134,7 @@ impl Partial {
 
     fn discard(&self) -> io::Result<()> {
         for path in [&self.path, &self.validator] {
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            file::remove_if_there(path)?;
         }
         Ok(())
     }
@@ -230,10 +227,7 @@ impl Partial {
         let date = headers.get(LAST_MODIFIED).and_then(|date| date.to_str().ok());
         match strong.or(date) {
             Some(validator) => fs::write(&self.validator, validator),
-            None => match fs::remove_file(&self.validator) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            },
+            None => file::remove_if_there(&self.validator),
         }
     }
 

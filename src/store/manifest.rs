@@ -116,6 +116,15 @@ impl State {
     pub fn is_under_way(self) -> bool {
         matches!(self, Self::Pending | Self::Building | Self::Testing | Self::Distributing)
     }
+
+    /// Whether files may be made from the image; from one that failed only when the user says so.
+    pub fn is_exportable(self, allow_failed: bool) -> bool {
+        match self {
+            Self::Available | Self::Deprecated => true,
+            Self::Failed => allow_failed,
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for State {

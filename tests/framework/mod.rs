@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 pub(crate) use command::{Finished, Goldsmith, Running, read};
-pub(crate) use host::{machines_of, names_in, text_on_disk};
+pub(crate) use host::{machines_of, may_make_namespaces, names_in, text_on_disk};
 pub(crate) use server::FileServer;
 
 /// The user that goldsmith runs as when root runs the tests.
@@ -38,7 +38,7 @@ impl Shared {
     fn prepare() -> Self {
         let is_root = rustix::process::geteuid().is_root();
         let user = (is_root && host::user_exists(TEST_USER)).then_some(TEST_USER).filter(|user| {
-            let may = host::may_make_namespaces(user);
+            let may = host::may_make_namespaces(Some(user));
             if !may {
                 eprintln!("this host lets {user} make no user namespaces, so goldsmith runs as root in all tests");
             }
