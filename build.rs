@@ -2,7 +2,11 @@
 //!
 //! The agent gets a target folder of its own: sharing the outer build's would wait for its lock for ever. `GOLDSMITH_AGENT`
 //! names a ready-made agent instead, for cross builds and packagers.
+//!
+//! It also takes the digest of the sources that run steps: what another version of them did may be used no more, though
+//! goldsmith's own version is still the same.
 
+use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,10 +15,38 @@ fn main() {
     println!("cargo::rerun-if-changed=agent/Cargo.toml");
     println!("cargo::rerun-if-changed=Cargo.lock");
     println!("cargo::rerun-if-env-changed=GOLDSMITH_AGENT");
+    match steps_version() {
+        Ok(version) => println!("cargo::rustc-env=GOLDSMITH_STEPS_VERSION={version}"),
+        Err(error) => println!("cargo::error=the sources can't be read: {error}"),
+    }
     match agent() {
         Ok(path) => println!("cargo::rustc-env=GOLDSMITH_AGENT_PATH={}", path.display()),
         Err(why) => println!("cargo::error={why}"),
     }
+}
+
+/// Sources that decide what a step does to a guest.
+const STEPS: [&str; 2] = ["src/component", "src/guest"];
+
+// The errors name the folder that the sources are in; no crate is worth more.
+#[allow(clippy::disallowed_methods)]
+fn steps_version() -> std::io::Result<String> {
+    // The same for the same toolchain, which is all that is asked of it.
+    let mut hasher = DefaultHasher::new();
+    let mut folders: Vec<PathBuf> = STEPS.map(PathBuf::from).into();
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        println!("cargo::rerun-if-changed={}", folder.display());
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    files.sort();
+    for file in files {
+        hasher.write(&std::fs::read(file)?);
+    }
+    Ok(format!("{:016x}", hasher.finish()))
 }
 
 fn agent() -> Result<PathBuf, String> {

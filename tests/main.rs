@@ -10,6 +10,7 @@ mod exports;
 mod failures;
 mod framework;
 mod images;
+mod layers;
 mod network;
 mod parents;
 mod steps;

@@ -57,6 +57,36 @@ pub enum ToGuest {
         /// The request's id.
         id: u32,
     },
+    /// Type on the terminal of the program that this request runs.
+    Keys {
+        /// The request's id.
+        id: u32,
+        /// At most [`crate::MAX_CHUNK`] bytes.
+        data: Vec<u8>,
+    },
+    /// The terminal of the program that this request runs has another size now.
+    Resize {
+        /// The request's id.
+        id: u32,
+        /// The size.
+        size: Size,
+    },
+}
+
+/// The size of a terminal, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Size {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
+}
+
+impl Default for Size {
+    /// That of a terminal of which nothing is known.
+    fn default() -> Self {
+        Self { rows: 24, columns: 80 }
+    }
 }
 
 /// From the guest.
@@ -196,6 +226,14 @@ pub enum Op {
         unix_nanos: u64,
         /// Random bytes that no other guest gets.
         entropy: [u8; 32],
+    },
+    /// Run a program on a terminal of its own, as leader of a session. Answered by [`Reply::Exited`]; what it writes comes
+    /// as [`Stream::Stdout`], what is typed goes to it as [`ToGuest::Keys`].
+    Terminal {
+        /// The program.
+        exec: Exec,
+        /// The terminal's size at first.
+        size: Size,
     },
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use goldsmith_agent::{PROTOCOL_VERSION, message::Stream};
 
 use crate::op;
 use crate::op::exec::Event;
+use crate::op::terminal::Typed;
 
 /// How often the agent greets while nobody answers.
 const GREETING_INTERVAL: Duration = Duration::from_millis(500);
@@ -27,6 +28,7 @@ struct Inner {
     port: Mutex<File>,
     session: Mutex<u64>,
     programs: Mutex<HashMap<u32, Sender<Event>>>,
+    terminals: Mutex<HashMap<u32, Sender<Typed>>>,
     boot_id: String,
 }
 
@@ -66,6 +68,25 @@ impl Shared {
         lock(&self.0.programs).remove(&id);
     }
 
+    /// Remembers a terminal, so that somebody can type on it, also before its program has started.
+    fn register_terminal(&self, id: u32) -> Receiver<Typed> {
+        let (typed, keys) = mpsc::channel();
+        lock(&self.0.terminals).insert(id, typed);
+        keys
+    }
+
+    /// Forgets a terminal whose program has ended.
+    fn unregister_terminal(&self, id: u32) {
+        lock(&self.0.terminals).remove(&id);
+    }
+
+    fn typed(&self, id: u32, typed: Typed) {
+        if let Some(terminal) = lock(&self.0.terminals).get(&id) {
+            // What is typed after the program's end is for nobody.
+            drop(terminal.send(typed));
+        }
+    }
+
     fn cancel(&self, id: u32) {
         if let Some(events) = lock(&self.0.programs).get(&id) {
             // A program that has just ended no longer listens, which is as good as being cancelled.
@@ -99,6 +120,7 @@ pub(crate) fn serve(port: File) -> io::Result<()> {
         port: Mutex::new(port),
         session: Mutex::new(0),
         programs: Mutex::new(HashMap::new()),
+        terminals: Mutex::new(HashMap::new()),
         boot_id,
     }));
     let greeter = shared.clone();
@@ -134,6 +156,25 @@ fn receive(shared: &Shared, message: ToGuest) -> io::Result<()> {
             shared.cancel(id);
             Ok(())
         }
+        ToGuest::Keys { id, data } => {
+            shared.typed(id, Typed::Keys(data));
+            Ok(())
+        }
+        ToGuest::Resize { id, size } => {
+            shared.typed(id, Typed::Resize(size));
+            Ok(())
+        }
+        ToGuest::Request { id, op: Op::Terminal { exec, size } } => {
+            let worker = shared.clone();
+            let keys = shared.register_terminal(id);
+            std::thread::spawn(move || {
+                let result = op::terminal::run(&worker, id, exec, size, keys).map(Reply::Exited);
+                worker.unregister_terminal(id);
+                // As below.
+                drop(worker.send(&ToHost::Reply { id, result }));
+            });
+            Ok(())
+        }
         ToGuest::Request { id, op } => {
             let worker = shared.clone();
             std::thread::spawn(move || {
@@ -166,6 +207,8 @@ fn perform(shared: &Shared, id: u32, op: Op) -> Result<Reply, OpError> {
             rustix::fs::sync();
             Ok(Reply::Done)
         }
+        // Somebody may type before its thread has begun, so it is begun elsewhere.
+        Op::Terminal { .. } => Err(OpError { kind: OpErrorKind::Other, message: "a terminal without keys".to_owned() }),
         Op::Awake { unix_nanos, entropy } => op::awake::awake(unix_nanos, &entropy).map(|()| Reply::Done),
     }
 }

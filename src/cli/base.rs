@@ -9,7 +9,7 @@ use super::output::table;
 use super::report::CliError;
 use super::{Accelerator, Context};
 use crate::document::base_image::Origin;
-use crate::factory::Event;
+use crate::factory::{Event, Plan};
 use crate::parent::{self, Record, Reference, catalogue};
 
 /// Get base images, the parents of images
@@ -23,6 +23,15 @@ pub(super) enum Command {
         /// Their names
         #[arg(required = true)]
         names: Vec<String>,
+    },
+    /// Start base images now and keep the started machines, so that no build has to boot them
+    Warm {
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// What guests run on
+        #[arg(long, value_enum, default_value_t)]
+        accel: Accelerator,
     },
 }
 
@@ -38,6 +47,7 @@ pub(super) async fn run(command: Command, context: &Context) -> Result<(), CliEr
     match command {
         Command::List => list(context),
         Command::Pull { names } => pull(&names, context).await,
+        Command::Warm { names, accel } => warm(&names, accel, context).await,
     }
 }
 
@@ -87,4 +97,18 @@ async fn pull(names: &[String], context: &Context) -> Result<(), CliError> {
         }
     }
     if context.output.json { context.output.json(&pulled) } else { Ok(()) }
+}
+
+async fn warm(names: &[String], accelerator: Accelerator, context: &Context) -> Result<(), CliError> {
+    let factory = context.factory(accelerator)?;
+    let mut warmed = Vec::new();
+    for name in names {
+        let cached = factory.warm(&Plan::of_parent(name, Path::new("."))?).await?;
+        if context.output.json {
+            warmed.push(serde_json::json!({ "name": name, "cached": cached }));
+        } else {
+            context.output.result(&format!("{name} {}", if cached { "was warm already" } else { "is warm" }));
+        }
+    }
+    if context.output.json { context.output.json(&warmed) } else { Ok(()) }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::output::{BOLD, GOOD};
 use super::report::CliError;
-use super::{Accelerator, Context, junit};
+use super::{Accelerator, Context, junit, terminal};
 use crate::factory::{self, Format, Options, Plan, SiteWishes};
 use crate::store::Image;
 use crate::store::manifest::{Stage, State};
@@ -35,7 +35,10 @@ pub(super) struct Arguments {
     /// What guests run on
     #[arg(long, value_enum, default_value_t)]
     accel: Accelerator,
-    /// Boot the parent, even if a checkpoint of it is there
+    /// Run every component and make a new image, even if nothing has changed
+    #[arg(long)]
+    fresh: bool,
+    /// Boot the parent and use nothing that earlier builds left
     #[arg(long)]
     cold: bool,
     /// What happens with the build machine when the build fails
@@ -48,7 +51,7 @@ pub(super) struct Arguments {
 /// What the site's network needs while building; gone from the image afterwards
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Site")]
-struct SiteArguments {
+pub(super) struct SiteArguments {
     /// Proxy for the guest, or `host` for this host's own
     #[arg(long, value_name = "URL")]
     proxy: Option<String>,
@@ -63,6 +66,13 @@ struct SiteArguments {
     mirrors: Vec<(String, String)>,
 }
 
+impl SiteArguments {
+    pub(super) fn wishes(self) -> SiteWishes {
+        let Self { proxy, no_proxy, ca_certificate, mirrors } = self;
+        SiteWishes { proxy, no_proxy, ca_certificate, mirrors }
+    }
+}
+
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 enum OnFailure {
     /// Nothing of it stays but its logs
@@ -70,6 +80,8 @@ enum OnFailure {
     Cleanup,
     /// Its disk stays, to be booted and looked into
     Keep,
+    /// A shell is opened in it, as it is
+    Shell,
 }
 
 /// What `--json` prints.
@@ -98,16 +110,13 @@ pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), C
     let options = Options {
         no_test: arguments.no_test,
         cold: arguments.cold,
+        fresh: arguments.fresh,
         on_failure: match arguments.on_failure {
             OnFailure::Cleanup => factory::OnFailure::Cleanup,
             OnFailure::Keep => factory::OnFailure::Keep,
+            OnFailure::Shell => factory::OnFailure::Shell(terminal::attach(&context.output)),
         },
-        site: SiteWishes {
-            proxy: arguments.site.proxy,
-            no_proxy: arguments.site.no_proxy,
-            ca_certificate: arguments.site.ca_certificate,
-            mirrors: arguments.site.mirrors,
-        },
+        site: arguments.site.wishes(),
         exports: arguments.export,
         output: arguments.output,
     };
@@ -129,11 +138,11 @@ pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), C
         }
     }
     let built = built?;
-    show(&built.image, context)
+    show(&built.image, &built.stages, context)
 }
 
-/// Prints a finished image.
-pub(super) fn show(image: &Image, context: &Context) -> Result<(), CliError> {
+/// Prints a finished image, and what was done for it just now.
+pub(super) fn show(image: &Image, stages: &[Stage], context: &Context) -> Result<(), CliError> {
     let manifest = &image.manifest;
     if context.output.json {
         let exported = manifest.exports.iter().map(|export| Exported {
@@ -150,7 +159,7 @@ pub(super) fn show(image: &Image, context: &Context) -> Result<(), CliError> {
             disk: manifest.disk.is_some().then(|| image.disk()),
             accelerator: manifest.machine.as_ref().map(|machine| machine.accelerator.as_str()),
             exports: exported.collect(),
-            stages: &manifest.stages,
+            stages,
         });
     }
     let tested = if manifest.tested { "tested" } else { "not tested" };
@@ -163,7 +172,7 @@ pub(super) fn show(image: &Image, context: &Context) -> Result<(), CliError> {
 }
 
 /// `NAME=VALUE`.
-fn assignment(text: &str) -> Result<(String, String), String> {
+pub(super) fn assignment(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(format!("`{text}` is not of the form NAME=VALUE")),

@@ -36,5 +36,5 @@ pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), C
     let image = &mut reservation.image;
     factory.export(image, &arguments.format, &arguments.output, allow_failed).await?;
     drop(factory);
-    build::show(image, context)
+    build::show(image, &image.manifest.stages, context)
 }

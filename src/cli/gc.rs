@@ -6,17 +6,21 @@ use super::Context;
 use super::output::size;
 use super::report::CliError;
 
-/// Give back disk space: what can be made or fetched again, and what nothing uses any more
+/// Give back disk space: layers over the budget, what can be fetched again, and what nothing uses any more
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Say what would go, and remove nothing
     #[arg(long)]
     dry_run: bool,
+    /// Give back all layers as well, and not only those that are over the budget
+    #[arg(long)]
+    all: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<(), CliError> {
     let store = context.store()?;
-    let garbage = store.garbage()?;
+    let budget = if arguments.all { 0 } else { context.global.layer_budget.0 };
+    let garbage = store.garbage(budget)?;
     let bytes: u64 = garbage.iter().map(|item| item.bytes).sum();
     for item in &garbage {
         let line = format!("{} {} ({})", size(item.bytes), item.path.display(), item.what);

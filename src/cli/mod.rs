@@ -10,11 +10,14 @@ mod generate;
 mod image;
 mod junit;
 mod output;
+mod plan;
 mod progress;
 mod recipe;
 mod report;
 mod run;
+mod shell;
 mod signals;
+mod terminal;
 mod test;
 
 use std::path::PathBuf;
@@ -25,9 +28,10 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use crate::document::size::Size;
 use crate::factory::Factory;
 use crate::machine::accelerator::{self, Choice};
-use crate::store::Store;
+use crate::store::{LAYER_BUDGET, Store};
 use output::Output;
 use report::CliError;
 
@@ -47,6 +51,10 @@ struct Global {
     /// Folder with images, parents and caches [default: $XDG_DATA_HOME/goldsmith]
     #[arg(long, global = true, env = "GOLDSMITH_HOME", value_name = "DIR", hide_env_values = true)]
     home: Option<PathBuf>,
+    /// Space that layers may take; those that were not used for longest go first
+    #[arg(long, global = true, env = "GOLDSMITH_LAYER_BUDGET", value_name = "SIZE", hide_env_values = true,
+          default_value_t = Size(LAYER_BUDGET))]
+    layer_budget: Size,
     /// Print the result as one JSON object, and nothing else, to standard output
     #[arg(long, global = true)]
     json: bool,
@@ -61,6 +69,8 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Build(build::Arguments),
+    Plan(plan::Arguments),
+    Shell(shell::Arguments),
     Test(test::Arguments),
     Export(export::Arguments),
     Run(run::Arguments),
@@ -136,6 +146,7 @@ impl Context {
             listener: Arc::new(move |event| reporter.hear(&event)),
             cancel: self.cancel.clone(),
             accelerator: accelerator.into(),
+            layer_budget: self.global.layer_budget.0,
         })
     }
 }
@@ -178,6 +189,8 @@ pub fn main() -> ExitCode {
 async fn dispatch(command: Command, context: Context) -> Result<(), CliError> {
     match command {
         Command::Build(arguments) => build::run(arguments, &context).await,
+        Command::Plan(arguments) => plan::run(arguments, &context).await,
+        Command::Shell(arguments) => shell::run(arguments, &context).await,
         Command::Test(arguments) => test::run(arguments, &context).await,
         Command::Export(arguments) => export::run(arguments, &context).await,
         Command::Run(arguments) => run::run(arguments, &context).await,

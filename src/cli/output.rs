@@ -45,6 +45,14 @@ impl Output {
         self.live
     }
 
+    /// Hides what moves while somebody else writes to the terminal, or shows it again.
+    pub(super) fn hide_display(&self, hide: bool) {
+        if self.live {
+            let shown = || ProgressDrawTarget::stderr_with_hz(10);
+            self.bars.set_draw_target(if hide { ProgressDrawTarget::hidden() } else { shown() });
+        }
+    }
+
     /// Prints a line of a result.
     pub(super) fn result(&self, line: &str) {
         // A reader that has seen enough, `head` for instance, closes the pipe.
@@ -123,6 +131,16 @@ pub(super) fn size(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }
 
+/// A time for people.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+pub(super) fn duration(seconds: f64) -> String {
+    match seconds.round() as u64 {
+        0..10 => format!("{seconds:.1} s"),
+        short @ 10..120 => format!("{short} s"),
+        long => format!("{} min {} s", long / 60, long % 60),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,6 +152,11 @@ mod tests {
         assert!(!is_live(true, true, false, false));
         assert!(!is_live(true, false, true, false));
         assert!(!is_live(true, false, false, true));
+    }
+
+    #[test]
+    fn times_are_for_people() {
+        assert_eq!([0.04, 9.4, 9.6, 119.0, 200.0].map(duration), ["0.0 s", "9.4 s", "10 s", "119 s", "3 min 20 s"]);
     }
 
     #[test]

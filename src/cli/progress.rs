@@ -60,6 +60,10 @@ impl Reporter {
                 self.output.progress(&format!("{stage:<7} {number}/{of} {name}"));
                 state.spin();
             }
+            Event::Cached { number, of, name, .. } => {
+                let stage = state.stage;
+                self.output.progress(&format!("{stage:<7} {number}/{of} {name} {DIM}cached{DIM:#}"));
+            }
             Event::Step(event) => self.step(&mut state, event),
             Event::Copied { stage, what, part } => self.copied(&mut state, stage, what, *part),
             Event::Note(text) => self.output.progress(&format!("{DIM}note:{DIM:#} {text}")),

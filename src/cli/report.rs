@@ -74,7 +74,7 @@ fn factory_code(error: &factory::Error) -> u8 {
         Error::Document(_) | Error::Unreadable(_) | Error::Recipe { .. } => INVALID,
         Error::Parent(_) => NO_PARENT,
         Error::Step { .. } => STEP_FAILED,
-        Error::Guest { source, .. } => guest_code(source),
+        Error::Guest { source, .. } | Error::Shell { source } => guest_code(source),
         Error::Test { .. } => TEST_FAILED,
         Error::Export { .. } => NOT_EXPORTED,
         Error::State { .. } => OTHER,
@@ -215,7 +215,9 @@ fn factory_hints(error: &factory::Error) -> Vec<String> {
         Error::Step { failure, log, .. } => {
             let mut hints = sign_hint(failure.sign);
             hints.push(format!("the full log: {}", log.display()));
-            hints.push("`--on-failure keep` keeps the machine's disk to look into".to_owned());
+            hints.push(
+                "`--on-failure shell` opens a shell in the machine, `--on-failure keep` keeps its disk".to_owned(),
+            );
             hints
         }
         Error::Guest { source, log, .. } => {
@@ -223,6 +225,7 @@ fn factory_hints(error: &factory::Error) -> Vec<String> {
             hints.push(format!("the console: {}", log.display()));
             hints
         }
+        Error::Shell { source } => guest_hints(source),
         Error::Test { log, .. } => vec![format!("the full log: {}", log.display())],
         Error::Traces { .. } => {
             vec!["a component copied it to a place of its own: have it removed by the component's last step".to_owned()]

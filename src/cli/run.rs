@@ -1,14 +1,14 @@
 //! `goldsmith run`: a throw-away copy of an image, with its console.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::output::BOLD;
 use super::report::CliError;
+use super::terminal::{DETACH, RawTerminal};
 use super::{Accelerator, Context};
 use crate::factory::{Console, RunOptions, Subject};
 use crate::machine::Forward;
@@ -28,9 +28,6 @@ pub(super) struct Arguments {
     #[arg(long, value_enum, default_value_t)]
     accel: Accelerator,
 }
-
-/// Ctrl-], as in telnet and `virsh console`.
-const DETACH: u8 = 0x1d;
 
 pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), CliError> {
     let factory = context.factory(arguments.accel)?;
@@ -81,32 +78,6 @@ async fn attach(console: &mut Console, context: &Context) -> Result<(), CliError
     }
     drop(raw);
     Ok(())
-}
-
-/// The terminal passes every key on until this is dropped.
-struct RawTerminal(Option<Termios>);
-
-impl RawTerminal {
-    fn enter() -> Self {
-        let stdin = std::io::stdin();
-        if !stdin.is_terminal() {
-            return Self(None);
-        }
-        let Ok(before) = tcgetattr(&stdin) else { return Self(None) };
-        let mut raw = before.clone();
-        raw.make_raw();
-        // A terminal that stays as it is can still be used.
-        let _unchanged = tcsetattr(&stdin, OptionalActions::Now, &raw);
-        Self(Some(before))
-    }
-}
-
-impl Drop for RawTerminal {
-    fn drop(&mut self) {
-        if let Some(before) = &self.0 {
-            let _unchanged = tcsetattr(std::io::stdin(), OptionalActions::Now, before);
-        }
-    }
 }
 
 fn forward(text: &str) -> Result<Forward, String> {

@@ -36,6 +36,6 @@ pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), C
     }
     match factory::test_failure(&image, &test) {
         Some(failure) => Err(failure.into()),
-        None => build::show(&image, context),
+        None => build::show(&image, &image.manifest.stages, context),
     }
 }

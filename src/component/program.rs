@@ -98,6 +98,21 @@ impl Program {
         self.document.name.as_deref().unwrap_or(&self.document.source.name)
     }
 
+    /// Whether a step takes whatever is newest when it runs.
+    pub fn takes_newest(&self) -> bool {
+        self.phases.iter().flat_map(|phase| &phase.steps).any(|step| step.module.name == "UpdateOS")
+    }
+
+    /// Whether what a step writes must not be logged, so that it may well be about secrets.
+    pub fn has_silent_steps(&self) -> bool {
+        self.phases.iter().flat_map(|phase| &phase.steps).any(|step| step.is_silent)
+    }
+
+    /// Values of its parameters and constants, by name.
+    pub fn values(&self) -> std::collections::BTreeMap<&str, &str> {
+        self.names.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    }
+
     /// Whether it has steps in a phase.
     pub fn has_phase(&self, name: &str) -> bool {
         self.phases.iter().any(|phase| phase.name == name)

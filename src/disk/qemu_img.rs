@@ -48,6 +48,17 @@ pub async fn create_overlay(path: &Path, parent: &Path, size: u64) -> Result<(),
     Ok(program.arg(size.to_string()).run().await?)
 }
 
+/// As [`create_overlay`], without a look at the parent, which may not be there yet.
+pub async fn prepare_overlay(path: &Path, parent: &Path, size: u64) -> Result<(), Error> {
+    let program = qemu_img("create").args(["-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b"]).arg(parent).arg(path);
+    Ok(program.arg(size.to_string()).run().await?)
+}
+
+/// Has an overlay be based on one of the files below it, by copying into it what is in between.
+pub async fn rebase(overlay: &Path, parent: &Path) -> Result<(), Error> {
+    Ok(qemu_img("rebase").args(["-f", "qcow2", "-F", "qcow2", "-b"]).arg(parent).arg(overlay).run().await?)
+}
+
 /// A new disk to write.
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'a> {

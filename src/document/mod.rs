@@ -8,7 +8,9 @@
 //!
 //! Everything here is a function of texts: no clock, no network, no guest.
 
+pub mod age;
 pub mod base_image;
+pub mod canonical;
 pub mod component;
 pub mod decode;
 pub mod diagnostic;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::age::Age;
 use super::decode::{Fields, Reader, Spanned, Strictness};
 use super::diagnostic::Report;
 use super::size::Size;
@@ -42,6 +43,8 @@ pub struct Recipe {
     pub working_directory: String,
     /// What the site's network needs while building.
     pub network: NetworkWishes,
+    /// How old a layer may be to be used again.
+    pub max_age: Age,
     /// Units that may fail without failing the test.
     pub allowed_failed_units: Vec<String>,
     /// The user's labels.
@@ -123,7 +126,7 @@ pub struct NetworkWishes {
     pub open: bool,
 }
 
-const FIELDS: [&str; 18] = [
+const FIELDS: [&str; 19] = [
     "name",
     "version",
     "semanticVersion",
@@ -137,6 +140,7 @@ const FIELDS: [&str; 18] = [
     "workingDirectory",
     "network",
     "test",
+    "cache",
     "tags",
     "amiTags",
     "blockDeviceMappings",
@@ -144,6 +148,8 @@ const FIELDS: [&str; 18] = [
     "clientToken",
 ];
 
+/// How old a layer may be unless the recipe says otherwise.
+const MAX_AGE: Age = Age::days(7);
 /// The longest path that the API takes for a working directory.
 const MAX_WORKING_DIRECTORY: usize = 1024;
 
@@ -172,6 +178,7 @@ fn recipe(reader: &Reader, root: &Node) -> Option<Recipe> {
     let components = fields.get("components").map(|node| components(reader, node)).unwrap_or_default();
     let network = fields.get("network").map(|node| network(reader, node)).unwrap_or_default();
     let allowed_failed_units = fields.get("test").map(|node| test(reader, node)).unwrap_or_default();
+    let max_age = fields.get("cache").and_then(|node| max_age(reader, node)).unwrap_or(MAX_AGE);
     let working_directory = working_directory(reader, &mut fields);
     let mut tags = fields.get("tags").map(|node| labels(reader, node, "tags")).unwrap_or_default();
     tags.extend(fields.get("amiTags").map(|node| labels(reader, node, "amiTags")).unwrap_or_default());
@@ -192,9 +199,17 @@ fn recipe(reader: &Reader, root: &Node) -> Option<Recipe> {
         components,
         working_directory,
         network,
+        max_age,
         allowed_failed_units,
         tags,
     })
+}
+
+fn max_age(reader: &Reader, node: &Node) -> Option<Age> {
+    let mut fields = reader.map(node, "`cache`")?;
+    let age = fields.get("maxAge").and_then(|node| reader.parse(node, "maxAge"));
+    fields.finish(&["maxAge"]);
+    age.map(|age| age.value)
 }
 
 fn checksum(reader: &Reader, node: &Node) -> Option<Spanned<String>> {
@@ -557,7 +572,7 @@ machine: { cpus: 0, memory: 1MiB, firmware: efi, cores: 2 }
 files: [{ source: ../../etc/shadow, destination: etc, mode: 9 }, { source: /etc/shadow, destination: /x }]
 components: [{ name: x }, { component: y, parameters: [{ name: p, value: [a, b] }] }]
 network: { mode: closed }
-cache: { maxAge: 7d }
+cache: { maxAge: 7 }
 ";
         insta::assert_snapshot!(problems(text), @"
         r.yaml:2:1: error: a recipe needs the field `parentImage`
@@ -577,7 +592,7 @@ cache: { maxAge: 7d }
         r.yaml:8:16: error: a component of a recipe has no field `name`
         r.yaml:8:74: error: `value` is a list with one text
         r.yaml:9:18: error: `mode` is isolated or open, not `closed`
-        r.yaml:10:1: error: a recipe has no field `cache`
+        r.yaml:10:18: error: `7` is no age; 7d, 36h and 90m are
         ");
     }
 }

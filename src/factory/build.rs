@@ -2,38 +2,51 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use fs_err as fs;
-use goldsmith_agent::message::Algorithm;
+use tokio_util::task::TaskTracker;
 
-use super::components::{self, surroundings};
+use super::components::{self, Steps, copy_file, surroundings};
 use super::export::{Exports, Format};
+use super::key::{self, BUILD_PHASES, Due};
+use super::layers::{BuildMachine, Wanted};
 use super::log::Log;
 use super::plan::{Plan, PlannedFile, document_digest};
+use super::seal::seal_disk;
 use super::shape::Shape;
+use super::shell::Attach;
 use super::site::{self, SiteWishes};
-use super::warm::{Ready, Wanted};
 use super::{Error, Event, Factory};
-use crate::disk::probe::Format as DiskFormat;
-use crate::disk::qemu_img::{self, Target};
-use crate::disk::{qcow2, search};
+use crate::document::size::Size;
 use crate::guest::site::Site;
 use crate::guest::{self, Guest};
-use crate::host::file::{self, Draft};
+use crate::host::file;
 use crate::host::process::quote;
 use crate::parent::{self, Parent};
-use crate::store::manifest::{Component, Disk, Origin, Source, Stage, State};
-use crate::store::{DISK, Image, Run};
+use crate::store::manifest::{BuiltComponent, Component, Origin, Source, Stage, State};
+use crate::store::version::ImageId;
+use crate::store::{Image, Layer, Run};
 
 /// What happens with the build machine when a build fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Clone, Default)]
 pub enum OnFailure {
     /// Nothing of it stays but its logs.
     #[default]
     Cleanup,
     /// Its disk stays, to be booted and looked at.
     Keep,
+    /// Somebody is led into it as it is, and nothing of it stays afterwards.
+    Shell(Attach),
+}
+
+impl std::fmt::Debug for OnFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Cleanup => "Cleanup",
+            Self::Keep => "Keep",
+            Self::Shell(_) => "Shell",
+        })
+    }
 }
 
 /// What the user says of a build, beside the recipe.
@@ -41,8 +54,10 @@ pub enum OnFailure {
 pub struct Options {
     /// Leave the test out.
     pub no_test: bool,
-    /// Boot the parent instead of restoring its checkpoint, and leave none.
+    /// Boot the parent instead of restoring a checkpoint, and leave none.
     pub cold: bool,
+    /// Run every component, even if nothing has changed.
+    pub fresh: bool,
     /// What happens with the build machine when the build fails.
     pub on_failure: OnFailure,
     /// What the site's network needs.
@@ -58,6 +73,8 @@ pub struct Options {
 pub struct Built {
     /// The image.
     pub image: Image,
+    /// What was done just now.
+    pub stages: Vec<Stage>,
 }
 
 /// The folder in an image that holds the documents it was built from.
@@ -69,51 +86,54 @@ pub(super) const BUILD_LOG: &str = "build.log";
 pub(super) const CONSOLE_LOG: &str = "console.log";
 
 impl Factory {
-    /// Builds, tests and exports an image.
+    /// Builds, tests and exports an image; or finds the one that such a build would make again.
     pub async fn build(&self, plan: &Plan, options: &Options) -> Result<Built, Error> {
+        if let Some(built) = self.unchanged(plan, options).await? {
+            return Ok(built);
+        }
         let mut reservation = self.store.reserve(&plan.recipe.name, plan.recipe.version)?;
-        let log = Log::open(&reservation.image.folder().join(BUILD_LOG))?;
+        let image = &mut reservation.image;
+        let log = Log::open(&image.folder().join(BUILD_LOG))?;
         let logged = self.logging_to(&log);
-        logged.tell(Event::Note(format!("building {}", reservation.image.id)));
+        logged.tell(Event::Note(format!("building {}", image.id)));
         for warning in &plan.warnings {
             logged.tell(Event::Warning(warning.clone()));
         }
         let mut run = self.store.begin_run("build")?;
-        let mut stages = Vec::new();
-        let result =
-            Build { factory: &logged, plan, options, stages: &mut stages }.run(&mut reservation.image, &mut run).await;
-        let image = &mut reservation.image;
+        let mut build = Build::new(&logged, plan, options, image.id.clone(), image.folder().to_owned());
+        let result = build.run(image, &run).await;
+        let (stages, kept) = (std::mem::take(&mut build.stages), build.kept.take());
+        logged.settle_layers(&build.keeper).await;
         match result {
-            Ok(()) => {
-                image.update(|manifest| manifest.stages = stages)?;
-                Ok(Built { image: image.clone() })
-            }
+            Ok(()) => image.update(|manifest| manifest.stages.clone_from(&stages))?,
             Err(error) => {
-                let state = if matches!(error, Error::Interrupted) { State::Cancelled } else { State::Failed };
-                let reason = why(&error);
-                log.line(&format!("{state}: {reason}"));
-                if options.on_failure == OnFailure::Cleanup {
-                    // A full disk has to have room for what is noted now.
-                    let _absent = fs::remove_file(run.path(OVERLAY));
-                }
-                let noted = image.update(|manifest| {
-                    manifest.stages = stages;
-                    // What comes after the verdict, an export for instance, does not change it.
-                    if manifest.state.is_under_way() {
-                        manifest.set_state(state, Some(reason));
-                    }
-                });
-                if let Err(error) = noted {
-                    logged.tell(Event::Warning(format!("the image's manifest can't be written: {error}")));
-                }
-                if options.on_failure == OnFailure::Keep && run.path(OVERLAY).exists() {
-                    let disk = run.keep().join(OVERLAY);
+                logged.note_failure(&error, &log, stages, image);
+                if let Some(disk) = kept {
+                    let disk = run.keep().join(disk.file_name().unwrap_or_default());
                     let command = format!("goldsmith run {}", quote(&disk.to_string_lossy()));
-                    logged
-                        .tell(Event::Note(format!("the build machine's disk was kept; look into it with: {command}")));
+                    let kept = format!("the build machine's disk was kept; look into it with: {command}");
+                    logged.tell(Event::Note(kept));
                 }
-                Err(error)
+                return Err(error);
             }
+        }
+        Ok(Built { image: image.clone(), stages })
+    }
+
+    /// Says in an image's manifest why there is no image.
+    fn note_failure(&self, error: &Error, log: &Log, stages: Vec<Stage>, image: &mut Image) {
+        let state = if matches!(error, Error::Interrupted) { State::Cancelled } else { State::Failed };
+        let reason = why(error);
+        log.line(&format!("{state}: {reason}"));
+        let noted = image.update(|manifest| {
+            manifest.stages = stages;
+            // What comes after the verdict, an export for instance, does not change it.
+            if manifest.state.is_under_way() {
+                manifest.set_state(state, Some(reason));
+            }
+        });
+        if let Err(error) = noted {
+            self.tell(Event::Warning(format!("the image's manifest can't be written: {error}")));
         }
     }
 
@@ -128,38 +148,233 @@ impl Factory {
     }
 }
 
-/// Name of the build machine's disk in the run's folder.
-const OVERLAY: &str = "disk.qcow2";
+/// What a build machine is made from.
+pub(super) struct Ground {
+    pub(super) site: Site,
+    pub(super) parent: Parent,
+    pub(super) shape: Shape,
+    /// Size of the disk in bytes.
+    pub(super) size: u64,
+}
 
-struct Build<'a> {
+/// A build under way.
+pub(super) struct Build<'a> {
     factory: &'a Factory,
     plan: &'a Plan,
     options: &'a Options,
-    stages: &'a mut Vec<Stage>,
+    id: ImageId,
+    /// Where logs go.
+    folder: PathBuf,
+    /// The disk of a failed build machine, in the run's folder.
+    kept: Option<PathBuf>,
+    pub(super) stages: Vec<Stage>,
+    pub(super) keeper: TaskTracker,
 }
 
-impl Build<'_> {
-    async fn run(&mut self, image: &mut Image, run: &mut Run) -> Result<(), Error> {
+impl<'a> Build<'a> {
+    pub(super) fn new(
+        factory: &'a Factory,
+        plan: &'a Plan,
+        options: &'a Options,
+        id: ImageId,
+        folder: PathBuf,
+    ) -> Self {
+        let (kept, stages, keeper) = (None, Vec::new(), TaskTracker::new());
+        Self { factory, plan, options, id, folder, kept, stages, keeper }
+    }
+
+    async fn run(&mut self, image: &mut Image, run: &Run) -> Result<(), Error> {
+        let ground = self.ground(run).await?;
+        save_documents(self.plan, image)?;
+        let inputs = super::unchanged::inputs(self.plan, &ground.parent)?;
+        image.update(|manifest| {
+            manifest.source = Some(self.source(&ground.parent));
+            manifest.inputs = Some(inputs);
+            manifest.set_state(State::Building, None);
+        })?;
+        let due = self.due(&ground)?;
+        // The machine, which borrows it, must not hold all of the build.
+        let keeper = self.keeper.clone();
+        let wanted = self.wanted(&ground, &due, run, &keeper);
+        let machine = self.machine_with_all(&wanted, &ground, Some(image)).await?;
+        self.seal(machine, &ground, image).await?;
+        self.release(image, &ground.shape).await
+    }
+
+    /// Gets what a build machine is made from.
+    pub(super) async fn ground(&mut self, run: &Run) -> Result<Ground, Error> {
         let site = site::resolve(&self.plan.recipe, &self.plan.folder, &self.options.site)?;
         if let Some(warning) = site::unreachable_proxy(&site) {
             self.factory.tell(Event::Warning(warning));
         }
         let parent = self.parent(run).await?;
-        let shape =
-            self.factory.shape(&self.plan.recipe.machine.or(&parent.machine), self.plan.recipe.network.open).await?;
-        save_documents(self.plan, image)?;
-        image.update(|manifest| {
-            manifest.source = Some(self.source(&parent));
-            manifest.set_state(State::Building, None);
-        })?;
-        let Ready { guest, layer, .. } = self.boot(&parent, &shape, image, run).await?;
-        let qemu_version = guest.machine().qmp().version().to_string();
-        image.update(|manifest| manifest.machine = Some(shape.record(qemu_version)))?;
-        let guest = self.components(guest, &site, &shape, image).await?;
-        self.seal(guest, &site, image, run).await?;
-        // The sealed disk stands alone.
-        drop(layer);
-        self.release(image, &shape).await
+        let recipe = &self.plan.recipe;
+        let shape = self.factory.shape(&recipe.machine.or(&parent.machine), recipe.network.open).await?;
+        let size = recipe.disk.as_ref().map_or(0, |disk| disk.value.0);
+        if size != 0 && size < parent.virtual_size {
+            let warning = format!("the parent's disk is larger than {} already", Size(size));
+            self.factory.tell(Event::Warning(warning));
+        }
+        let size = size.max(parent.virtual_size);
+        Ok(Ground { site, parent, shape, size })
+    }
+
+    /// A machine in which nothing has been done yet.
+    pub(super) async fn machine<'w>(&mut self, wanted: &'w Wanted<'w>) -> Result<BuildMachine<'w>, Error> {
+        let machine = self.factory.stage(&mut self.stages, "boot", wanted.machine()).await?;
+        if let Some(stage) = self.stages.last_mut() {
+            stage.cached = machine.cached;
+        }
+        Ok(machine)
+    }
+
+    /// What is to be done in the build machine.
+    pub(super) fn due(&self, ground: &Ground) -> Result<Vec<Due<'a>>, Error> {
+        let parent = key::of_parent(&ground.parent, ground.size, &ground.shape)?;
+        key::due(self.plan, &ground.site, &self.id, &parent)
+    }
+
+    pub(super) fn wanted<'w>(
+        &self,
+        ground: &'w Ground,
+        due: &'w [Due<'w>],
+        run: &'w Run,
+        keeper: &'w TaskTracker,
+    ) -> Wanted<'w>
+    where
+        'a: 'w,
+    {
+        let Ground { parent, shape, size, .. } = ground;
+        let console_log = self.folder.join(CONSOLE_LOG);
+        let Options { cold, fresh, .. } = *self.options;
+        Wanted { factory: self.factory, parent, shape, size: *size, run, console_log, keeper, due, cold, fresh }
+    }
+
+    /// A machine in which everything that is due has been done.
+    ///
+    /// A layer that proves to be damaged while it is in use explains any failure, and whatever was done on it is worth
+    /// nothing: it goes, and everything begins again without it.
+    pub(super) async fn machine_with_all<'w>(
+        &mut self,
+        wanted: &'w Wanted<'w>,
+        ground: &Ground,
+        mut image: Option<&mut Image>,
+    ) -> Result<BuildMachine<'w>, Error> {
+        loop {
+            let factory = self.factory;
+            let mut machine = self.machine(wanted).await?;
+            let mut ran = Vec::new();
+            let work = self.components(&mut machine, wanted, ground, &mut ran);
+            let mut stages = Vec::new();
+            let worked = factory.stage(&mut stages, "build", work).await;
+            if matches!(worked, Err(Error::Interrupted)) {
+                return Err(Error::Interrupted);
+            }
+            if let Err(damaged) = machine.verified().await? {
+                factory.tell(Event::Warning(format!("{damaged}; it is dropped, and the build begins again")));
+                machine.discard().await?;
+                continue;
+            }
+            self.stages.append(&mut stages);
+            if let Some(image) = image.as_mut() {
+                let qemu = machine.guest.machine().qmp().version().to_string();
+                image.update(|manifest| {
+                    manifest.machine = Some(ground.shape.record(qemu));
+                    manifest.components = ran;
+                })?;
+            }
+            match worked {
+                Ok(()) => return Ok(machine),
+                Err(error) => return Err(self.failed(machine, ground, error).await),
+            }
+        }
+    }
+
+    /// Does what the user wants done with a machine in which something failed.
+    async fn failed(&mut self, machine: BuildMachine<'_>, ground: &Ground, error: Error) -> Error {
+        match &self.options.on_failure {
+            OnFailure::Cleanup => machine.guest.finish().await,
+            OnFailure::Keep => match machine.disk_for_study().await {
+                Ok(disk) => self.kept = Some(disk),
+                Err(problem) => self.factory.tell(Event::Warning(why(&problem))),
+            },
+            OnFailure::Shell(attach) => {
+                self.factory.tell(Event::Warning(why(&error)));
+                let surroundings = surroundings(&self.plan.recipe, &ground.site, &ground.shape, &self.id, "BUILDING");
+                if let Err(problem) = self.factory.lead_in(&machine.guest, attach, &surroundings).await {
+                    self.factory.tell(Event::Warning(format!("no shell can be opened: {}", why(&problem))));
+                }
+                machine.guest.finish().await;
+            }
+        }
+        error
+    }
+
+    /// Runs what is not done yet, and leaves a layer after each component. What ran, or had run, goes into `ran`.
+    async fn components(
+        &self,
+        machine: &mut BuildMachine<'_>,
+        wanted: &Wanted<'_>,
+        ground: &Ground,
+        ran: &mut Vec<BuiltComponent>,
+    ) -> Result<(), Error> {
+        let (due, factory) = (wanted.due, self.factory);
+        ran.extend(self.cached(machine, due));
+        if machine.done == 0 {
+            self.prepare(&machine.guest, &ground.site).await?;
+        }
+        let surroundings = surroundings(&self.plan.recipe, &ground.site, &ground.shape, &self.id, "BUILDING");
+        let mut first_failure = None;
+        for (number, due) in (1..).zip(wanted.due).skip(machine.done) {
+            let guest = &machine.guest;
+            let steps = Steps { guest, surroundings: &surroundings, phases: &BUILD_PHASES, allowed_failed_units: None };
+            let started = jiff::Timestamp::now();
+            let result = factory.run_component(due.component, (number, wanted.due.len()), &steps).await;
+            let seconds = (jiff::Timestamp::now() - started).total(jiff::Unit::Second).unwrap_or(0.0);
+            ran.push(BuiltComponent { name: result.component.clone(), ran: started, seconds, cached: false });
+            let aborted = result.outcome.aborted;
+            first_failure = first_failure.or(components::failure(result, &self.folder));
+            if aborted {
+                break;
+            }
+            // What a failure leaves behind is not worth starting from.
+            if let (Some(key), None) = (&due.key, &first_failure) {
+                machine.checkpoint(key.clone()).await?;
+            }
+        }
+        first_failure.map_or(Ok(()), Err)
+    }
+
+    /// What has run in a restored machine before it was paused.
+    fn cached(&self, machine: &BuildMachine<'_>, due: &[Due<'_>]) -> Vec<BuiltComponent> {
+        let mut cached = Vec::new();
+        let mut layer: Option<&Arc<Layer>> = machine.top();
+        for due in due[..machine.done].iter().rev() {
+            let record = layer.and_then(|layer| layer.record());
+            let (ran, seconds) =
+                record.map_or((jiff::Timestamp::UNIX_EPOCH, 0.0), |record| (record.made, record.seconds));
+            cached.push(BuiltComponent { name: due.component.name.clone(), ran, seconds, cached: true });
+            layer = layer.and_then(|layer| layer.below());
+        }
+        cached.reverse();
+        for (number, component) in (1..).zip(&cached) {
+            let name = component.name.clone();
+            self.factory.tell(Event::Cached { number, of: due.len(), name, ran: component.ran });
+        }
+        cached
+    }
+
+    /// Copies the recipe's files and makes the folder that steps work in.
+    async fn prepare(&self, guest: &Guest, site: &Site) -> Result<(), Error> {
+        let plan = self.plan;
+        let enter = guest.enter_site(site).await;
+        enter.map_err(|error| failed("the site's settings were made", &self.folder, error))?;
+        for planned in &plan.files {
+            let copied = copy_file(guest, planned).await;
+            copied.map_err(|error| failed(&format!("{} was copied", planned.destination), &self.folder, error))?;
+        }
+        let folder = guest.make_folder(&plan.recipe.working_directory, None).await;
+        folder.map_err(|error| failed("its working directory was made", &self.folder, error))
     }
 
     /// Tests the sealed disk and exports it.
@@ -184,7 +399,7 @@ impl Build<'_> {
         }
         let exports = match written {
             Some(exports) => exports?,
-            None => factory.stage(self.stages, "export", write).await?,
+            None => factory.stage(&mut self.stages, "export", write).await?,
         };
         factory.name_exports(image, exports)
     }
@@ -194,7 +409,7 @@ impl Build<'_> {
         let listener = |event: parent::Event| factory.tell(Event::Parent(event));
         let checksum = plan.recipe.parent_checksum.as_ref().map(|checksum| checksum.value.as_str());
         let obtained = parent::obtain(&plan.parent, checksum, &plan.folder, &factory.store, run, &listener);
-        let parent = factory.stage(self.stages, "parent", obtained).await?;
+        let parent = factory.stage(&mut self.stages, "parent", obtained).await?;
         if let Some(stage) = self.stages.last_mut() {
             stage.cached = parent.cached;
         }
@@ -220,76 +435,46 @@ impl Build<'_> {
         }
     }
 
-    /// Starts the build machine and waits until nothing in it is in the way.
-    async fn boot(&mut self, parent: &Parent, shape: &Shape, image: &Image, run: &Run) -> Result<Ready, Error> {
-        let (factory, plan) = (self.factory, self.plan);
-        let wanted = plan.recipe.disk.as_ref().map_or(0, |disk| disk.value.0);
-        if wanted != 0 && wanted < parent.virtual_size {
-            let warning = format!("the parent's disk is larger than {} already", crate::document::size::Size(wanted));
-            factory.tell(Event::Warning(warning));
-        }
-        let ready = Wanted {
-            parent,
-            shape,
-            size: wanted.max(parent.virtual_size),
-            run,
-            disk: run.path(OVERLAY),
-            console_log: image.folder().join(CONSOLE_LOG),
-            cold: self.options.cold,
-        };
-        let ready = factory.stage(self.stages, "boot", factory.ready_guest(&ready)).await?;
-        if let Some(stage) = self.stages.last_mut() {
-            stage.cached = ready.cached;
-        }
-        Ok(ready)
-    }
-
-    /// Copies the recipe's files and runs the components' `build` and `validate` phases.
-    async fn components(&mut self, guest: Guest, site: &Site, shape: &Shape, image: &Image) -> Result<Guest, Error> {
-        let (factory, plan, keep) = (self.factory, self.plan, self.options.on_failure == OnFailure::Keep);
-        let work = async {
-            let enter = guest.enter_site(site).await;
-            enter.map_err(|error| failed("the site's settings were made", image, error))?;
-            for planned in &plan.files {
-                let copied = copy_file(&guest, planned).await;
-                copied.map_err(|error| failed(&format!("{} was copied", planned.destination), image, error))?;
-            }
-            let folder = guest.make_folder(&plan.recipe.working_directory, None).await;
-            folder.map_err(|error| failed("its working directory was made", image, error))?;
-            let surroundings = surroundings(&plan.recipe, site, shape, image, "BUILDING");
-            let ran = factory.run_phases(&plan.components, &["build", "validate"], &guest, &surroundings, None).await;
-            let result = components::first_failure(ran, image);
-            if result.is_err() && keep {
-                // What the guest has not written yet would be missing on the kept disk.
-                let _best_effort = tokio::time::timeout(Duration::from_secs(30), guest.sync()).await;
-            }
-            result.map(|()| guest)
-        };
-        factory.stage(self.stages, "build", work).await
-    }
-
     /// Cleans the guest, ends it, and makes its disk an image.
-    async fn seal(&mut self, guest: Guest, site: &Site, image: &mut Image, run: &Run) -> Result<(), Error> {
-        let (factory, plan) = (self.factory, self.plan);
+    async fn seal(&mut self, machine: BuildMachine<'_>, ground: &Ground, image: &mut Image) -> Result<(), Error> {
+        let (factory, folder) = (self.factory, self.folder.clone());
+        let mut machine = Some(machine);
+        let mut stages = Vec::new();
         let work = async {
-            if !site.is_empty() {
-                let left = guest.leave_site(site).await;
-                left.map_err(|error| failed("the site's settings were taken back", image, error))?;
+            if let Some(machine) = &machine {
+                self.clean(&machine.guest, &ground.site).await?;
             }
-            let cleaned = guest.clean(&plan.recipe.working_directory).await;
-            for (operation, complaint) in cleaned.map_err(|error| failed("it was cleaned", image, error))? {
-                factory.tell(Event::Warning(format!("cleaning: {operation}: {complaint}")));
-            }
-            if !site.is_empty() {
-                let filled = guest.overwrite_free_space().await;
-                filled.map_err(|error| failed("the site's settings were overwritten", image, error))?;
-            }
-            guest.power_off().await.map_err(|error| failed("it was powered off", image, error))?;
-            let disk = seal_disk(factory, &run.path(OVERLAY), image, &site.traces()).await?;
+            let Some(machine) = machine.take() else { return Ok(()) };
+            let disk = machine.power_off().await.map_err(|error| failed("it was powered off", &folder, error))?;
+            let disk = seal_disk(factory, disk.path(), image, &ground.site.traces()).await?;
             image.update(|manifest| manifest.disk = Some(disk))?;
             Ok::<_, Error>(())
         };
-        factory.stage(self.stages, "seal", work).await
+        let sealed = factory.stage(&mut stages, "seal", work).await;
+        self.stages.append(&mut stages);
+        match (sealed, machine) {
+            (Err(error), Some(machine)) if !matches!(error, Error::Interrupted) => {
+                Err(self.failed(machine, ground, error).await)
+            }
+            (sealed, _) => sealed,
+        }
+    }
+
+    /// Takes away what no image should contain.
+    async fn clean(&self, guest: &Guest, site: &Site) -> Result<(), Error> {
+        if !site.is_empty() {
+            let left = guest.leave_site(site).await;
+            left.map_err(|error| failed("the site's settings were taken back", &self.folder, error))?;
+        }
+        let cleaned = guest.clean(&self.plan.recipe.working_directory).await;
+        for (operation, complaint) in cleaned.map_err(|error| failed("it was cleaned", &self.folder, error))? {
+            self.factory.tell(Event::Warning(format!("cleaning: {operation}: {complaint}")));
+        }
+        if !site.is_empty() {
+            let filled = guest.overwrite_free_space().await;
+            filled.map_err(|error| failed("the site's settings were overwritten", &self.folder, error))?;
+        }
+        Ok(())
     }
 
     async fn test(&mut self, image: &mut Image, shape: &Shape) -> Result<(), Error> {
@@ -297,7 +482,7 @@ impl Build<'_> {
         image.update(|manifest| manifest.set_state(State::Testing, None))?;
         let evidence = super::test::EVIDENCE;
         let tested = factory.test_disk(image, &plan.recipe, &plan.components, shape, evidence);
-        let tested = factory.stage(self.stages, "test", tested).await?;
+        let tested = factory.stage(&mut self.stages, "test", tested).await?;
         let failure = super::test::failure(image, &tested);
         image.update(|manifest| super::test::record(manifest, tested))?;
         failure.map_or(Ok(()), Err)
@@ -305,7 +490,7 @@ impl Build<'_> {
 }
 
 /// An error and its causes in one line each.
-fn why(error: &Error) -> String {
+pub(super) fn why(error: &Error) -> String {
     let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
     let mut reason = first_line(error.to_string());
     let mut cause = std::error::Error::source(error);
@@ -321,8 +506,8 @@ fn why(error: &Error) -> String {
 }
 
 /// What is wrong with the build machine, and where more of it can be read.
-pub(super) fn failed(doing: &str, image: &Image, source: guest::Error) -> Error {
-    Error::Guest { doing: doing.to_owned(), source: Box::new(source), log: image.folder().join(CONSOLE_LOG) }
+pub(super) fn failed(doing: &str, folder: &Path, source: guest::Error) -> Error {
+    Error::Guest { doing: doing.to_owned(), source: Box::new(source), log: folder.join(CONSOLE_LOG) }
 }
 
 /// Name of a component's document in the image.
@@ -340,81 +525,4 @@ fn save_documents(plan: &Plan, image: &Image) -> Result<(), Error> {
         file::write(folder.join(name), component.program.document.source.text.as_bytes())?;
     }
     Ok(())
-}
-
-async fn copy_file(guest: &Guest, planned: &PlannedFile) -> Result<(), guest::Error> {
-    let path = &planned.destination;
-    match &planned.content {
-        // A folder of the system's, `/etc` for instance, stays as it is.
-        None if guest.stat(path, true).await?.is_some() => return Ok(()),
-        None => guest.make_folder(path, None).await?,
-        Some(content) => {
-            if let Some((folder, _)) = path.rsplit_once('/').filter(|(folder, _)| !folder.is_empty()) {
-                guest.make_folder(folder, None).await?;
-            }
-            let file = fs_err::tokio::File::open(&content.source).await.map_err(guest::Error::Source)?;
-            guest.write(path, content.mode, file).await?;
-            guest.set_mode(path, content.mode).await?;
-            if guest.digest(path, Algorithm::Sha256).await? != content.sha256 {
-                let what = format!("`{}` was changed while the image was built", content.source.display());
-                return Err(guest::Error::Source(std::io::Error::other(what)));
-            }
-        }
-    }
-    if let Some(owner) = &planned.owner {
-        let (user, group) = match owner.split_once(':') {
-            Some((user, group)) => (user, Some(group)),
-            None => (owner.as_str(), None),
-        };
-        guest.set_owner(path, Some(user).filter(|user| !user.is_empty()), group).await?;
-    }
-    Ok(())
-}
-
-/// Writes a build machine's disk, parent included, to one compressed file.
-async fn copy_disk(factory: &Factory, overlay: &Path, to: &Path) -> Result<(), Error> {
-    let listener = factory.listener.clone();
-    let progress = move |part| listener(Event::Copied { stage: "seal", what: "sealed disk".to_owned(), part });
-    // Opened here: a build that is interrupted takes the file away, and the thread must not make it again.
-    let file = fs::File::options().write(true).open(to)?;
-    let (from, tell) = (overlay.to_owned(), progress.clone());
-    let sealed = tokio::task::spawn_blocking(move || qcow2::seal(&from, file, &tell));
-    match sealed.await.map_err(std::io::Error::other)? {
-        Ok(()) => Ok(()),
-        // A parent of an unusual layout: slower, and the same bytes for the guest.
-        Err(qcow2::Error::Unusual(why)) => {
-            tracing::info!(why, "sealing with qemu-img");
-            let target = Target { path: to, format: "qcow2", options: &[], compress: true, is_patient: false };
-            let copied = qemu_img::convert(overlay, DiskFormat::Qcow2, target, &progress).await;
-            copied.map_err(|error| Error::Disk { doing: "sealed", source: error.into() })
-        }
-        Err(error) => Err(Error::Disk { doing: "sealed", source: error.into() }),
-    }
-}
-
-/// Copies a build machine's disk, parent included, into the image, and proves what must not be on it.
-async fn seal_disk(factory: &Factory, overlay: &Path, image: &Image, traces: &[&str]) -> Result<Disk, Error> {
-    let failed = |doing| move |error: qemu_img::Error| Error::Disk { doing, source: error.into() };
-    let draft = Draft::new(image.folder().join(DISK))?;
-    copy_disk(factory, overlay, draft.path()).await?;
-    qemu_img::check(draft.path()).await.map_err(failed("sealed"))?;
-    let virtual_size = qemu_img::virtual_size(draft.path(), DiskFormat::Qcow2).await.map_err(failed("sealed"))?;
-    let path = draft.path().to_owned();
-    let traces: Vec<String> = traces.iter().map(|&trace| trace.to_owned()).collect();
-    let examined = tokio::task::spawn_blocking(move || {
-        let found = if traces.is_empty() {
-            Vec::new()
-        } else {
-            let needles: Vec<&str> = traces.iter().map(String::as_str).collect();
-            search::find(&path, &needles)?.into_iter().map(str::to_owned).collect()
-        };
-        Ok::<_, std::io::Error>((found, file::sha256(&path)?, fs::metadata(&path)?.len()))
-    });
-    let (found, sha256, bytes) = examined.await.map_err(std::io::Error::other)??;
-    if !found.is_empty() {
-        return Err(Error::Traces { found });
-    }
-    fs::set_permissions(draft.path(), std::os::unix::fs::PermissionsExt::from_mode(0o444))?;
-    draft.finish()?;
-    Ok(Disk { sha256, bytes, virtual_size })
 }

@@ -1,9 +1,12 @@
 //! Running components in a guest, for builds and for tests.
 
+use std::path::Path;
+
 use futures_util::FutureExt;
+use goldsmith_agent::message::Algorithm;
 
 use super::build::{BUILD_LOG, failed};
-use super::plan::PlannedComponent;
+use super::plan::{PlannedComponent, PlannedFile};
 use super::shape::Shape;
 use super::test::check_system;
 use super::{Error, Event, Factory};
@@ -11,7 +14,7 @@ use crate::component::{Outcome, Runner, Site as Surroundings};
 use crate::document::recipe::Recipe;
 use crate::guest::site::Site;
 use crate::guest::{self, Guest, plain_environment};
-use crate::store::Image;
+use crate::store::version::ImageId;
 
 /// A component that ran, and how that ended.
 pub(super) struct Ran {
@@ -19,57 +22,74 @@ pub(super) struct Ran {
     pub(super) outcome: Outcome,
 }
 
-/// What steps of an image are surrounded by. The names are those of the service: user guide, "Use variables".
-pub(super) fn surroundings(recipe: &Recipe, site: &Site, shape: &Shape, image: &Image, phase: &str) -> Surroundings {
-    let working_directory = recipe.working_directory.clone();
-    let id = &image.id;
-    let arn = format!("arn:aws:imagebuilder:local:000000000000:image/{id}");
-    let variables = [
-        ("WORKING_DIRECTORY", working_directory.clone()),
-        ("IMAGE_PHASE", phase.to_owned()),
-        ("IMAGE_VERSION", id.version.to_string()),
-        ("IMAGE_BUILD_VERSION", id.build.to_string()),
-        ("IMAGE_BUILD_VERSION_ARN", arn),
+/// What components run in and with.
+pub(super) struct Steps<'a> {
+    pub(super) guest: &'a Guest,
+    pub(super) surroundings: &'a Surroundings,
+    pub(super) phases: &'a [&'a str],
+    /// In a test, units that may fail; in a build nobody asks.
+    pub(super) allowed_failed_units: Option<&'a [String]>,
+}
+
+/// Variables that tell steps which image they are for. The names are those of the service: user guide, "Use variables".
+pub(super) fn image_variables(image: &ImageId) -> [(&'static str, String); 4] {
+    [
+        ("IMAGE_VERSION", image.version.to_string()),
+        ("IMAGE_BUILD_VERSION", image.build.to_string()),
+        ("IMAGE_BUILD_VERSION_ARN", format!("arn:aws:imagebuilder:local:000000000000:image/{image}")),
         ("IMAGE_PIPELINE_ARN", String::new()),
-    ];
+    ]
+}
+
+/// What steps of an image are surrounded by.
+pub(super) fn surroundings(recipe: &Recipe, site: &Site, shape: &Shape, image: &ImageId, phase: &str) -> Surroundings {
+    let working_directory = recipe.working_directory.clone();
     let mut environment = plain_environment();
-    environment.extend(variables.map(|(name, value)| (name.to_owned(), value)));
+    environment.push(("WORKING_DIRECTORY".to_owned(), working_directory.clone()));
+    environment.push(("IMAGE_PHASE".to_owned(), phase.to_owned()));
+    environment.extend(image_variables(image).map(|(name, value)| (name.to_owned(), value)));
     environment.extend(site.proxy.iter().cloned());
     Surroundings { environment, working_directory, reboot_deadline: shape.boot_timeout }
 }
 
 impl Factory {
-    /// Runs the wanted phases of components, in order, until one ends the run. A step that failed with `Continue` lets
-    /// later components run, and fails the whole at the end. In a test, units that may fail are named; in a build nobody
-    /// asks.
-    pub(super) async fn run_phases(
+    /// Runs the wanted phases of one component; `place` is which of how many it is.
+    pub(super) async fn run_component(
         &self,
-        components: &[PlannedComponent],
-        phases: &[&str],
-        guest: &Guest,
-        surroundings: &Surroundings,
-        allowed_failed_units: Option<&[String]>,
-    ) -> Vec<Ran> {
+        component: &PlannedComponent,
+        place: (usize, usize),
+        steps: &Steps<'_>,
+    ) -> Ran {
         let listener = |event| self.tell(Event::Step(event));
+        let guest = steps.guest;
         // A build goes on when package locks are free, a test when the system says that it is up.
-        let after_reboot = || match allowed_failed_units {
+        let after_reboot = || match steps.allowed_failed_units {
             None => guest.wait_for_cloud_init().map(|waited| waited.map(drop)).boxed(),
             Some(allowed) => check_system(guest, allowed).map(|checked| degraded(checked?)).boxed(),
         };
-        let runner = Runner { guest, site: surroundings, listener: &listener, after_reboot: &after_reboot };
-        let due = components.iter().filter(|component| phases.iter().any(|phase| component.program.has_phase(phase)));
-        let due: Vec<&PlannedComponent> = due.collect();
-        let mut ran = Vec::new();
+        let runner = Runner { guest, site: steps.surroundings, listener: &listener, after_reboot: &after_reboot };
+        let (number, of) = place;
+        self.tell(Event::Component { number, of, name: component.name.clone() });
+        let outcome = runner.run(&component.program, steps.phases).await;
+        Ran { component: component.name.clone(), outcome }
+    }
+
+    /// Runs the wanted phases of components, in order, until one ends the run. A step that failed with `Continue` lets
+    /// later components run, and fails the whole at the end.
+    pub(super) async fn run_components(&self, components: &[PlannedComponent], steps: &Steps<'_>) -> Vec<Ran> {
+        let has_work =
+            |component: &&PlannedComponent| steps.phases.iter().any(|phase| component.program.has_phase(phase));
+        let due: Vec<&PlannedComponent> = components.iter().filter(has_work).collect();
+        let mut all = Vec::new();
         for (number, component) in (1..).zip(&due) {
-            self.tell(Event::Component { number, of: due.len(), name: component.name.clone() });
-            let outcome = runner.run(&component.program, phases).await;
-            let aborted = outcome.aborted;
-            ran.push(Ran { component: component.name.clone(), outcome });
+            let ran = self.run_component(component, (number, due.len()), steps).await;
+            let aborted = ran.outcome.aborted;
+            all.push(ran);
             if aborted {
                 break;
             }
         }
-        ran
+        all
     }
 }
 
@@ -78,16 +98,44 @@ fn degraded(problem: Option<String>) -> Result<(), guest::Error> {
     problem.map_or(Ok(()), |problem| Err(guest::Error::Degraded(problem)))
 }
 
-/// The first failure of components that ran for a build, if there is one.
-pub(super) fn first_failure(ran: Vec<Ran>, image: &Image) -> Result<(), Error> {
-    for Ran { component, outcome } in ran {
-        let Some((step, failure)) = outcome.failure() else { continue };
-        let (step, failure) = (step.clone(), failure.clone());
-        if let Some(error) = outcome.lost {
-            return Err(failed(&format!("{component}/{}/{} ran", step.phase, step.step), image, error));
+/// The failure of a component that ran for a build, if it failed. Logs are in `folder`.
+pub(super) fn failure(ran: Ran, folder: &Path) -> Option<Error> {
+    let Ran { component, outcome } = ran;
+    let (step, failure) = outcome.failure()?;
+    let (step, failure) = (step.clone(), failure.clone());
+    if let Some(error) = outcome.lost {
+        return Some(failed(&format!("{component}/{}/{} ran", step.phase, step.step), folder, error));
+    }
+    let log = folder.join(BUILD_LOG);
+    Some(Error::Step { component, step: Box::new(step), failure: Box::new(failure), log })
+}
+
+/// Copies a file of the recipe's into the guest, or makes a folder there.
+pub(super) async fn copy_file(guest: &Guest, planned: &PlannedFile) -> Result<(), guest::Error> {
+    let path = &planned.destination;
+    match &planned.content {
+        // A folder of the system's, `/etc` for instance, stays as it is.
+        None if guest.stat(path, true).await?.is_some() => return Ok(()),
+        None => guest.make_folder(path, None).await?,
+        Some(content) => {
+            if let Some((folder, _)) = path.rsplit_once('/').filter(|(folder, _)| !folder.is_empty()) {
+                guest.make_folder(folder, None).await?;
+            }
+            let file = fs_err::tokio::File::open(&content.source).await.map_err(guest::Error::Source)?;
+            guest.write(path, content.mode, file).await?;
+            guest.set_mode(path, content.mode).await?;
+            if guest.digest(path, Algorithm::Sha256).await? != content.sha256 {
+                let what = format!("`{}` was changed while the image was built", content.source.display());
+                return Err(guest::Error::Source(std::io::Error::other(what)));
+            }
         }
-        let log = image.folder().join(BUILD_LOG);
-        return Err(Error::Step { component, step: Box::new(step), failure: Box::new(failure), log });
+    }
+    if let Some(owner) = &planned.owner {
+        let (user, group) = match owner.split_once(':') {
+            Some((user, group)) => (user, Some(group)),
+            None => (owner.as_str(), None),
+        };
+        guest.set_owner(path, Some(user).filter(|user| !user.is_empty()), group).await?;
     }
     Ok(())
 }

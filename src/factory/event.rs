@@ -28,6 +28,17 @@ pub enum Event {
         /// Its name.
         name: String,
     },
+    /// A component need not run: a layer has it already.
+    Cached {
+        /// Its place in the recipe, from 1.
+        number: usize,
+        /// How many there are.
+        of: usize,
+        /// Its name.
+        name: String,
+        /// When it ran.
+        ran: jiff::Timestamp,
+    },
     /// Something of a component's.
     Step(component::Event),
     /// Part of a copy is done, from 0 to 1.

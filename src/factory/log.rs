@@ -46,6 +46,9 @@ fn describe(event: &Event) -> Option<String> {
         Event::Parent(crate::parent::Event::Begins(what)) => what.clone(),
         Event::Parent(crate::parent::Event::Transfer { .. }) | Event::Copied { .. } => return None,
         Event::Component { number, of, name } => format!("component {number}/{of} {name}"),
+        Event::Cached { number, of, name, ran } => {
+            format!("component {number}/{of} {name}: from a layer made at {ran}")
+        }
         Event::Step(event) => describe_step(event),
         Event::Note(text) => format!("note: {text}"),
         Event::Warning(text) => format!("warning: {text}"),

@@ -19,14 +19,19 @@ mod build;
 mod components;
 mod event;
 mod export;
+mod forecast;
+mod key;
+mod layers;
 mod log;
 mod plan;
 mod run;
+mod seal;
 mod selftest;
 mod shape;
+mod shell;
 mod site;
 mod test;
-mod warm;
+mod unchanged;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,9 +50,11 @@ use crate::{guest, machine, parent};
 pub use build::{Built, OnFailure, Options};
 pub use event::Event;
 pub use export::Format;
+pub use forecast::{Forecast, Forecasted};
 pub use plan::{Plan, PlannedComponent};
 pub use run::{Console, RunOptions, Subject};
 pub use selftest::SelfTest;
+pub use shell::Attach;
 pub use site::SiteWishes;
 pub use test::failure as test_failure;
 
@@ -62,6 +69,8 @@ pub struct Factory {
     pub cancel: CancellationToken,
     /// Which accelerator the user asks for.
     pub accelerator: Choice,
+    /// Space that layers may take, in bytes.
+    pub layer_budget: u64,
 }
 
 impl std::fmt::Debug for Factory {
@@ -135,6 +144,13 @@ pub enum Error {
         reason: String,
         /// Where the evidence is.
         log: PathBuf,
+    },
+    /// No terminal could be opened in a guest.
+    #[error("no shell can be opened in the guest")]
+    Shell {
+        /// Why.
+        #[source]
+        source: Box<guest::Error>,
     },
     /// Something of the site's is on the sealed disk.
     #[error("what was given to the guest for its build only is on the sealed disk: {}", found.join(", "))]

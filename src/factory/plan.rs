@@ -83,6 +83,12 @@ impl Plan {
         Self::of(&source, folder, parameters)
     }
 
+    /// A plan that starts a parent and does nothing in it. Base images are looked for as from `folder`.
+    pub fn of_parent(name: &str, folder: &Path) -> Result<Self, Error> {
+        let text = serde_json::json!({ "name": "parent", "version": "1.0.0", "parentImage": name }).to_string();
+        Self::of(&Source::new(name, text), folder.to_owned(), &[])
+    }
+
     fn of(source: &Arc<Source>, folder: PathBuf, parameters: &[(String, String)]) -> Result<Self, Error> {
         let (recipe, report) = recipe::decode(source).map_err(Box::new)?;
         let mut warnings: Vec<String> = report.to_string().lines().map(str::to_owned).collect();

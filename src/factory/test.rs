@@ -10,7 +10,7 @@ use fs_err as fs;
 use jiff::Timestamp;
 
 use super::build::{CONSOLE_LOG, DOCUMENTS, RECIPE, kept_document};
-use super::components::{Ran, surroundings};
+use super::components::{Ran, Steps, surroundings};
 use super::log::Log;
 use super::plan::PlannedComponent;
 use super::shape::Shape;
@@ -118,9 +118,14 @@ impl Factory {
                 let is_up = problem.is_none();
                 cases.push(boot_case(started, problem));
                 if is_up {
-                    let surroundings = surroundings(recipe, &Site::default(), shape, image, "TESTING");
-                    let allowed = Some(&recipe.allowed_failed_units[..]);
-                    let ran = logged.run_phases(components, &["test"], &guest, &surroundings, allowed).await;
+                    let surroundings = surroundings(recipe, &Site::default(), shape, &image.id, "TESTING");
+                    let steps = Steps {
+                        guest: &guest,
+                        surroundings: &surroundings,
+                        phases: &["test"],
+                        allowed_failed_units: Some(&recipe.allowed_failed_units),
+                    };
+                    let ran = logged.run_components(components, &steps).await;
                     cases.extend(ran.iter().flat_map(step_cases));
                     let lost = ran.into_iter().find_map(|ran| ran.outcome.lost);
                     if let Some(error) = lost.filter(is_hosts) {

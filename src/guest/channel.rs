@@ -7,9 +7,9 @@ use std::collections::HashMap;
 
 use goldsmith_agent::PROTOCOL_VERSION;
 use goldsmith_agent::frame::Decoder;
-use goldsmith_agent::message::{self, Exec, Exit, Hello, Op, OpError, Reply, Stream, ToGuest, ToHost};
+use goldsmith_agent::message::{self, Exec, Exit, Hello, Op, OpError, Reply, Size, Stream, ToGuest, ToHost};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Error;
 use crate::machine::console::plain;
@@ -37,7 +37,57 @@ enum Attached {
 
 #[derive(Debug)]
 enum Command {
-    Request { op: Op, news: mpsc::Sender<News> },
+    /// With a place for the request's id.
+    Request { op: Op, news: mpsc::Sender<News>, begun: Option<oneshot::Sender<u32>> },
+    /// For a request that is under way.
+    Tell(ToGuest),
+}
+
+/// A program on a terminal of its own. Dropped, the program is ended.
+#[derive(Debug)]
+pub struct Terminal {
+    id: u32,
+    requests: mpsc::Sender<Command>,
+    news: mpsc::Receiver<News>,
+}
+
+/// What comes from a terminal.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Bytes to show.
+    Output(Vec<u8>),
+    /// Its program ended.
+    Ended(Exit),
+}
+
+impl Terminal {
+    /// What comes next. Waiting for it may be given up at any time without loss.
+    pub async fn next(&mut self) -> Result<Heard, Error> {
+        match self.news.recv().await {
+            Some(News::Output(_, data)) => Ok(Heard::Output(data)),
+            Some(News::Reply(Ok(Reply::Exited(exit)))) => Ok(Heard::Ended(exit)),
+            Some(News::Reply(Ok(other))) => Err(unexpected(&other)),
+            Some(News::Reply(Err(error))) => Err(Error::Refused(error)),
+            None => Err(Error::Lost),
+        }
+    }
+
+    /// Types.
+    pub async fn write(&self, keys: &[u8]) -> Result<(), Error> {
+        for data in keys.chunks(goldsmith_agent::MAX_CHUNK) {
+            self.tell(ToGuest::Keys { id: self.id, data: data.to_vec() }).await?;
+        }
+        Ok(())
+    }
+
+    /// Says how large the terminal is.
+    pub async fn resize(&self, size: Size) -> Result<(), Error> {
+        self.tell(ToGuest::Resize { id: self.id, size }).await
+    }
+
+    async fn tell(&self, message: ToGuest) -> Result<(), Error> {
+        self.requests.send(Command::Tell(message)).await.map_err(|_| Error::Lost)
+    }
 }
 
 #[derive(Debug)]
@@ -123,9 +173,18 @@ impl Agent {
         }
     }
 
+    /// Begins a program on a terminal of its own.
+    pub async fn terminal(&self, op: Op) -> Result<Terminal, Error> {
+        let (news, inbox) = mpsc::channel(BACKLOG);
+        let (begun, id) = oneshot::channel();
+        self.requests.send(Command::Request { op, news, begun: Some(begun) }).await.map_err(|_| Error::Lost)?;
+        let id = id.await.map_err(|_| Error::Lost)?;
+        Ok(Terminal { id, requests: self.requests.clone(), news: inbox })
+    }
+
     async fn converse(&self, op: Op, mut output: impl FnMut(Stream, &[u8])) -> Result<Reply, Error> {
         let (news, mut inbox) = mpsc::channel(BACKLOG);
-        self.requests.send(Command::Request { op, news }).await.map_err(|_| Error::Lost)?;
+        self.requests.send(Command::Request { op, news, begun: None }).await.map_err(|_| Error::Lost)?;
         loop {
             match inbox.recv().await {
                 Some(News::Output(stream, data)) => output(stream, &data),
@@ -168,8 +227,12 @@ impl<S: AsyncRead + AsyncWrite> Driver<S> {
         loop {
             tokio::select! {
                 command = self.inbox.recv() => {
-                    let Some(Command::Request { op, news }) = command else { return };
-                    if self.request(op, news).await.is_err() {
+                    let done = match command {
+                        None => return,
+                        Some(Command::Request { op, news, begun }) => self.request(op, news, begun).await,
+                        Some(Command::Tell(message)) => self.send(&message).await,
+                    };
+                    if done.is_err() {
                         return;
                     }
                 }
@@ -190,7 +253,12 @@ impl<S: AsyncRead + AsyncWrite> Driver<S> {
         }
     }
 
-    async fn request(&mut self, op: Op, news: mpsc::Sender<News>) -> std::io::Result<()> {
+    async fn request(
+        &mut self,
+        op: Op,
+        news: mpsc::Sender<News>,
+        begun: Option<oneshot::Sender<u32>>,
+    ) -> std::io::Result<()> {
         // Without an agent there is nobody to ask; dropping `news` says so.
         if !matches!(*self.hello.borrow(), Attached::Agent(_)) {
             return Ok(());
@@ -199,6 +267,10 @@ impl<S: AsyncRead + AsyncWrite> Driver<S> {
         let id = self.next_id;
         self.next_id = self.next_id.wrapping_add(1);
         self.pending.insert(id, news);
+        if let Some(begun) = begun {
+            // Who asked may have stopped waiting.
+            let _unheard = begun.send(id);
+        }
         self.send(&ToGuest::Request { id, op }).await
     }
 
@@ -406,6 +478,6 @@ mod tests {
         let hello = Hello { protocol: 9, session: 0, version: "9".to_owned(), boot_id: "x".to_owned() };
         peer.say(&ToHost::Hello(hello)).await;
         let error = agent.hello().await.unwrap_err();
-        insta::assert_snapshot!(error, @"the guest's agent can't be understood: it speaks protocol 9 instead of 1");
+        insta::assert_snapshot!(error, @"the guest's agent can't be understood: it speaks protocol 9 instead of 2");
     }
 }

@@ -5,7 +5,9 @@
 //! rotated logs. It keeps `/etc/locale.conf`, which is no trace of the build but somebody's setting. The same empty
 //! files in the working directory switch sections off.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use futures_util::{FutureExt, StreamExt};
 
 use super::{Error, Guest, plain_environment};
 use crate::machine::console::plain;
@@ -25,29 +27,51 @@ pub struct Operation {
     marker: Option<&'static str>,
     /// Whether an image must not be sealed without it: copies would share what has to be their own.
     is_vital: bool,
+    /// When it runs.
+    stage: Stage,
     /// Shell commands, run as root with pathname expansion.
     script: &'static str,
 }
 
-/// All operations, in order. Services are stopped first, so that none writes into what has been cleaned.
+/// When an operation runs. Those of one stage have nothing to do with each other, and run side by side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing may write any more into what is cleaned next.
+    First,
+    /// The cleaning itself.
+    Then,
+    /// What the others have freed.
+    Last,
+}
+
+/// All operations, in order.
 pub static OPERATIONS: [Operation; 14] = [
     Operation {
         name: "services",
         summary: "stop what may still write to disk, each service in its own good way",
         marker: None,
         is_vital: false,
+        stage: Stage::First,
         script: r#"
 command -v systemctl >/dev/null || exit 0
-systemctl stop '*.timer'
-running() { systemctl list-units --type=service --state=running --plain --no-legend --no-pager | cut -d' ' -f1; }
-keep='^(goldsmith-agent|systemd-|dbus|user@|getty@|serial-getty@|NetworkManager|polkit|init\.scope)'
-running | grep -Ev "$keep" | xargs -r systemctl stop"#,
+running=$(systemctl list-units --type=service,timer --state=running,waiting --plain --no-legend --no-pager)
+set --
+while read -r unit rest; do
+  case $unit in
+    goldsmith-agent*|systemd-*.service|dbus*|user@*|getty@*|serial-getty@*|NetworkManager*|polkit*|'') ;;
+    *) set -- "$@" "$unit" ;;
+  esac
+done <<UNITS
+$running
+UNITS
+[ $# -eq 0 ] || systemctl stop "$@""#,
     },
     Operation {
         name: "cloud-init",
         summary: "have cloud-init treat the next boot as the first",
         marker: Some("skip_cleanup_cloudinit_files"),
         is_vital: true,
+        stage: Stage::Then,
         script: r#"
 rm -rf /var/lib/cloud/* /var/log/cloud-init*.log /etc/sudoers.d/90-cloud-init-users
 rm -f /etc/netplan/50-cloud-init.yaml /etc/network/interfaces.d/50-cloud-init*
@@ -59,6 +83,7 @@ rm -f /etc/sysconfig/network-scripts/ifcfg-eth0 /etc/cloud/cloud.cfg.d/90-instal
         summary: "give every copy an identity of its own",
         marker: Some("skip_cleanup_instance_files"),
         is_vital: true,
+        stage: Stage::Then,
         script: r#"
 : > /etc/machine-id
 [ -L /var/lib/dbus/machine-id ] || rm -f /var/lib/dbus/machine-id
@@ -71,6 +96,7 @@ rm -f /var/lib/NetworkManager/secret_key /etc/iscsi/initiatorname.iscsi
         summary: "remove host keys of every kind and keys that could log in",
         marker: Some("skip_cleanup_ssh_files"),
         is_vital: true,
+        stage: Stage::Then,
         script: r#"
 # A private key's bytes must not stay in free blocks either.
 shred -n 0 -z /etc/ssh/ssh_host_*_key 2>/dev/null
@@ -83,6 +109,7 @@ for home in /root /home/*; do rm -f "$home/.ssh/authorized_keys" "$home/.ssh/aut
         summary: "remove stamps and databases that services make anew",
         marker: Some("skip_cleanup_instance_files"),
         is_vital: false,
+        stage: Stage::Then,
         script: r#"
 rm -f /etc/.updated /var/.updated /etc/aliases.db /var/lib/postfix/master.lock /var/spool/postfix/pid/*
 rm -f /etc/udev/rules.d/70-persistent-net.rules /etc/udev/rules.d/75-persistent-net-generator.rules"#,
@@ -92,6 +119,7 @@ rm -f /etc/udev/rules.d/70-persistent-net.rules /etc/udev/rules.d/75-persistent-
         summary: "forget the build's network",
         marker: Some("skip_cleanup_instance_files"),
         is_vital: false,
+        stage: Stage::Then,
         script: r#"
 rm -f /var/lib/dhcp/* /var/lib/dhclient/* /var/lib/dhcpcd/*.lease /var/lib/NetworkManager/*.lease
 rm -f /var/lib/NetworkManager/timestamps /var/lib/NetworkManager/seen-bssids
@@ -104,6 +132,7 @@ fi"#,
         summary: "remove downloaded packages and lists",
         marker: None,
         is_vital: false,
+        stage: Stage::Then,
         script: r#"
 rm -rf /var/cache/apt/archives/*.deb /var/cache/apt/archives/partial/* /var/cache/apt/*.bin
 rm -rf /var/lib/apt/lists/* /var/cache/dnf/* /var/cache/libdnf5/* /var/cache/yum/* /var/cache/zypp/packages/*
@@ -114,6 +143,7 @@ rm -rf /var/cache/apk/* /var/cache/man/* /var/cache/debconf/*-old /var/lib/dpkg/
         summary: "remove what was typed",
         marker: None,
         is_vital: false,
+        stage: Stage::Then,
         script: r#"
 for home in /root /home/*; do
   shred -n 0 -z "$home"/.*_history 2>/dev/null
@@ -126,6 +156,7 @@ done"#,
         summary: "remove the journal and keep its place",
         marker: Some("skip_cleanup_instance_log_files"),
         is_vital: false,
+        stage: Stage::Then,
         script: r#"
 journalctl --relinquish-var >/dev/null 2>&1
 rm -rf /var/log/journal/*"#,
@@ -135,9 +166,10 @@ rm -rf /var/log/journal/*"#,
         summary: "empty log files and remove rotated ones",
         marker: Some("skip_cleanup_instance_log_files"),
         is_vital: false,
+        stage: Stage::Then,
         script: r#"
-find /var/log -type f '(' -name '*.gz' -o -name '*.xz' -o -name '*.zst' -o -name '*.[0-9]' -o -name '*.old' -o -name '*-[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]*' ')' -delete
-find /var/log -type f -exec sh -c 'for file; do : > "$file"; done' sh {} +
+find /var/log -path /var/log/journal -prune -o -type f '(' -name '*.gz' -o -name '*.xz' -o -name '*.zst' -o -name '*.[0-9]' -o -name '*.old' -o -name '*-[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]*' ')' -exec rm -f {} +
+find /var/log -path /var/log/journal -prune -o -type f -size +0 -exec sh -c 'for file; do : > "$file"; done' sh {} +
 rm -rf /var/log/amazon/ssm/* /var/log/sa/sa* /var/lib/rsyslog/imjournal.state /var/lib/logrotate/status"#,
     },
     Operation {
@@ -145,6 +177,7 @@ rm -rf /var/log/amazon/ssm/* /var/log/sa/sa* /var/lib/rsyslog/imjournal.state /v
         summary: "remove mail and crash reports",
         marker: Some("skip_cleanup_instance_log_files"),
         is_vital: false,
+        stage: Stage::Then,
         script: "rm -rf /var/mail/* /var/spool/mail/* /var/crash/* /var/lib/systemd/coredump/*",
     },
     Operation {
@@ -152,6 +185,7 @@ rm -rf /var/log/amazon/ssm/* /var/log/sa/sa* /var/lib/rsyslog/imjournal.state /v
         summary: "remove what component executors leave",
         marker: Some("skip_cleanup_toe_files"),
         is_vital: false,
+        stage: Stage::Then,
         script: r#"rm -rf "$WORKING_DIRECTORY"/TOE_* /var/lib/amazon/toe"#,
     },
     Operation {
@@ -159,6 +193,7 @@ rm -rf /var/log/amazon/ssm/* /var/log/sa/sa* /var/lib/rsyslog/imjournal.state /v
         summary: "empty the temporary folders",
         marker: None,
         is_vital: false,
+        stage: Stage::Then,
         script: "find /tmp /var/tmp -xdev -mindepth 1 -delete",
     },
     Operation {
@@ -166,16 +201,19 @@ rm -rf /var/log/amazon/ssm/* /var/log/sa/sa* /var/lib/rsyslog/imjournal.state /v
         summary: "give the host back what is free",
         marker: None,
         is_vital: false,
+        stage: Stage::Last,
         script: r#"
 sync
 fstrim --all --quiet-unsupported 2>/dev/null || fstrim /"#,
     },
 ];
 
+/// How many operations run at the same time.
+const AT_ONCE: usize = 3;
+
 impl Guest {
     /// Cleans the guest. Returns the operations that could not do all their work, with what they said.
     pub async fn clean(&self, working_directory: &str) -> Result<Vec<(&'static str, String)>, Error> {
-        let mut complaints = Vec::new();
         // Temporary files go, and with them the markers, so these are looked at before anything is done.
         let mut due = Vec::new();
         for operation in &OPERATIONS {
@@ -187,29 +225,48 @@ impl Guest {
                 due.push(operation);
             }
         }
-        for operation in due {
-            let mut env = plain_environment();
-            env.push(("WORKING_DIRECTORY".to_owned(), working_directory.to_owned()));
-            let argv = ["sh", "-c", operation.script].map(str::to_owned).into();
-            let exec = Exec { argv, env, cwd: "/".to_owned(), timeout_ms: Some(CLEANING_DEADLINE_MS) };
-            let mut said = Vec::new();
-            let running = self.exec(exec, |_, data| {
-                if said.len() < COMPLAINT_LIMIT {
-                    said.extend_from_slice(data);
-                }
-            });
-            let exit = self.reported_within(Duration::from_millis(CLEANING_DEADLINE_MS), running).await?;
-            if exit == Exit::Code(0) {
-                continue;
+        let mut complaints = Vec::new();
+        for stage in [Stage::First, Stage::Then, Stage::Last] {
+            let mut running = Vec::new();
+            for &operation in due.iter().filter(|operation| operation.stage == stage) {
+                running.push(self.clean_one(operation, working_directory).boxed());
             }
-            let said = plain(String::from_utf8_lossy(&said).trim());
-            if operation.is_vital {
-                return Err(Error::Protocol(format!("cleaning ({}) ended with {exit:?}: {said}", operation.name)));
+            let mut running = futures_util::stream::iter(running).buffered(AT_ONCE);
+            while let Some(complaint) = running.next().await {
+                complaints.extend(complaint?);
             }
-            complaints.push((operation.name, said));
         }
         self.sync().await?;
         Ok(complaints)
+    }
+
+    /// Does one operation. Returns what it complains about.
+    async fn clean_one(
+        &self,
+        operation: &'static Operation,
+        working_directory: &str,
+    ) -> Result<Option<(&'static str, String)>, Error> {
+        let started = Instant::now();
+        let mut env = plain_environment();
+        env.push(("WORKING_DIRECTORY".to_owned(), working_directory.to_owned()));
+        let argv = ["sh", "-c", operation.script].map(str::to_owned).into();
+        let exec = Exec { argv, env, cwd: "/".to_owned(), timeout_ms: Some(CLEANING_DEADLINE_MS) };
+        let mut said = Vec::new();
+        let running = self.exec(exec, |_, data| {
+            if said.len() < COMPLAINT_LIMIT {
+                said.extend_from_slice(data);
+            }
+        });
+        let exit = self.reported_within(Duration::from_millis(CLEANING_DEADLINE_MS), running).await?;
+        tracing::debug!(operation.name, seconds = started.elapsed().as_secs_f64(), "cleaned");
+        if exit == Exit::Code(0) {
+            return Ok(None);
+        }
+        let said = plain(String::from_utf8_lossy(&said).trim());
+        if operation.is_vital {
+            return Err(Error::Protocol(format!("cleaning ({}) ended with {exit:?}: {said}", operation.name)));
+        }
+        Ok(Some((operation.name, said)))
     }
 }
 

@@ -13,6 +13,7 @@ pub mod failure;
 mod files;
 pub mod seed;
 pub mod site;
+pub mod terminal;
 mod wait;
 
 use std::path::Path;
@@ -147,25 +148,24 @@ impl Guest {
         let mut machine = qemu.start(&spec, folder).await?;
         let console = Console::follow(machine.console_log());
         let stream = machine.take_agent().ok_or_else(|| Error::Protocol("the agent's port is in use".to_owned()))?;
+        tracing::debug!("QEMU is here");
         if let Err(error) = machine.restore(memory).await {
             machine.finish().await;
             return Err(error.into());
         }
+        tracing::debug!("the memory is here");
         let agent = Agent::take_over(stream, machine.port_closings());
         let guest = Self { machine, agent, console, patience: spec.accelerator.patience() };
         guest.greeted(deadline).await?;
         guest.awake().await?;
+        tracing::debug!("the guest is awake");
         Ok(guest)
     }
 
-    /// Pauses the guest and writes its memory to a file; [`Guest::restore`] goes on from there. A guest whose memory
-    /// could not be written goes on itself.
-    pub async fn checkpoint(&self, memory: &Path) -> Result<(), Error> {
-        let written = self.machine.checkpoint(memory).await;
-        if written.is_err() {
-            self.machine.resume().await.map_err(machine::Error::from)?;
-        }
-        Ok(written?)
+    /// Has a paused guest run again, with the right time.
+    pub async fn resume(&self) -> Result<(), Error> {
+        self.machine.resume().await.map_err(machine::Error::from)?;
+        self.awake().await
     }
 
     /// Waits for the agent of this boot.
@@ -272,6 +272,7 @@ impl Guest {
         let end = tokio::time::timeout(POWER_OFF_DEADLINE * self.patience, self.machine.ended()).await;
         let result = match end {
             Ok(End::PoweredOff) => {
+                tracing::debug!("the guest has powered off");
                 // QEMU still writes out its disk; only then is the file what the guest has left.
                 self.machine.closed(POWER_OFF_DEADLINE).await;
                 Ok(())

@@ -3,7 +3,7 @@
 //! A file that matters is written beside its place, synced, renamed into it, and the folder is synced. Before the last
 //! step returns, a crash may leave the old file or the new one, and never a part of either.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -98,6 +98,53 @@ pub fn digest<D: Digest>(path: &Path) -> io::Result<String> {
     }
 }
 
+/// SHA-256 of what is in a file and where, in hexadecimal: blocks of zeroes are left out, whether they are holes or not,
+/// so that the memory of a machine is not read where nothing was ever written. No other program computes this.
+pub fn sha256_of_sparse(path: &Path) -> io::Result<String> {
+    use rustix::fs::SeekFrom;
+    const BLOCK: u64 = 64 << 10;
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut hasher = Sha256::new_with_prefix(length.to_le_bytes());
+    let mut buffer = vec![0; usize::try_from(BLOCK).unwrap_or(1)];
+    let mut at = 0;
+    while at < length {
+        match rustix::fs::seek(&file, SeekFrom::Data(at)) {
+            Ok(data) => at = data / BLOCK * BLOCK,
+            // Nothing but a hole is left.
+            Err(rustix::io::Errno::NXIO) => break,
+            // A file system that does not know: everything is data.
+            Err(_) => {}
+        }
+        file.seek(io::SeekFrom::Start(at))?;
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match file.read(&mut buffer[filled..])? {
+                0 => break,
+                n => filled += n,
+            }
+        }
+        let block = &buffer[..filled];
+        if block.iter().any(|&byte| byte != 0) {
+            hasher.update(at.to_le_bytes());
+            hasher.update(block);
+        }
+        at += BLOCK;
+    }
+    Ok(hex::encode(hasher.finalize()))
+}
+
+/// Gives a file another place, on another file system too.
+pub fn relocate(from: &Path, to: &Path) -> io::Result<()> {
+    match fs_err::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            fs_err::copy(from, to)?;
+            fs_err::remove_file(from)
+        }
+        renamed => renamed,
+    }
+}
+
 /// Removes a file, if there is one.
 pub fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs_err::remove_file(path) {
@@ -167,6 +214,25 @@ mod tests {
         fs_err::write(draft.path(), b"whole").unwrap();
         let place = draft.finish().unwrap();
         assert_eq!(fs_err::read(place).unwrap(), b"whole");
+    }
+
+    #[test]
+    fn holes_and_zeroes_are_the_same_and_everything_else_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let digest = |name: &str, length: u64, writes: &[(u64, &[u8])]| {
+            use std::os::unix::fs::FileExt;
+            let path = folder.path().join(name);
+            let file = File::create(&path).unwrap().into_file();
+            file.set_len(length).unwrap();
+            writes.iter().for_each(|(at, bytes)| file.write_all_at(bytes, *at).unwrap());
+            sha256_of_sparse(&path).unwrap()
+        };
+        let sparse = digest("a", 1 << 20, &[(300_000, b"x")]);
+        assert_eq!(digest("b", 1 << 20, &[(0, &vec![0; 1 << 20]), (300_000, b"x")]), sparse);
+        assert_ne!(digest("c", 1 << 20, &[(300_001, b"x")]), sparse);
+        assert_ne!(digest("d", (1 << 20) + 1, &[(300_000, b"x")]), sparse);
+        assert_ne!(digest("e", 1 << 20, &[(300_000, b"x"), ((1 << 20) - 1, b"y")]), sparse);
+        assert_ne!(digest("f", 1 << 20, &[(300_000 + (64 << 10), b"x")]), sparse);
     }
 
     #[test]

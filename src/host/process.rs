@@ -86,12 +86,14 @@ pub struct Program {
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     folder: Option<PathBuf>,
+    small_pages: bool,
 }
 
 impl Program {
     /// A program by name or path.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
-        Self { program: program.as_ref().to_owned(), arguments: Vec::new(), environment: Vec::new(), folder: None }
+        let program = program.as_ref().to_owned();
+        Self { program, arguments: Vec::new(), environment: Vec::new(), folder: None, small_pages: false }
     }
 
     /// Adds an argument.
@@ -119,6 +121,13 @@ impl Program {
     #[must_use]
     pub fn in_folder(mut self, folder: impl AsRef<Path>) -> Self {
         self.folder = Some(folder.as_ref().to_owned());
+        self
+    }
+
+    /// Has it, and all that it starts, get memory page by page: less of it and sooner, where only some is touched.
+    #[must_use]
+    pub fn with_small_pages(mut self, small_pages: bool) -> Self {
+        self.small_pages = small_pages;
         self
     }
 
@@ -183,11 +192,14 @@ impl Program {
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }
-        let parent = rustix::process::getpid();
-        // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
+        let (parent, small_pages) = (rustix::process::getpid(), self.small_pages);
+        // SAFETY: between fork and exec the closure makes a few system calls and allocates nothing.
         unsafe {
             command.pre_exec(move || {
                 set_parent_process_death_signal(Some(Signal::KILL))?;
+                if small_pages {
+                    rustix::thread::disable_transparent_huge_pages(true)?;
+                }
                 // The parent may have died before the signal was asked for.
                 if rustix::process::getppid() == Some(parent) {
                     Ok(())
@@ -206,6 +218,21 @@ impl Program {
         Error::Start { command: self.command_line(), source }
     }
 }
+
+/// Does something long that nobody waits for on a thread of its own, which gets what time the others leave.
+pub async fn in_background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::io::Result<T> {
+    let (sender, done) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().name("background".to_owned()).spawn(move || {
+        // In Linux a priority is a thread's own. Without it the work is done all the same.
+        let _ordinary = rustix::process::setpriority_process(None, LOWEST_PRIORITY);
+        // Who asked may have stopped waiting.
+        let _unheard = sender.send(work());
+    })?;
+    done.await.map_err(std::io::Error::other)
+}
+
+/// setpriority(2).
+const LOWEST_PRIORITY: i32 = 19;
 
 /// A running child. Dropping it kills it and its process group.
 #[derive(Debug)]

@@ -1,13 +1,17 @@
 //! A machine's memory as a file, and a machine from such a file.
 //!
 //! ```text
-//!   running ──checkpoint──► memory file, machine paused; its disk is as the memory knows it
+//!   running ──pause──► paused ──put_overlay──► its disk is as the memory knows it, and finished
+//!                         ├──write_memory────► memory file
+//!                         └──resume──────────► running, on the new overlay
+//!
 //!   -incoming defer ──restore──► running, from the next instruction on
 //! ```
 //!
-//! Source: QEMU's `docs/devel/migration/mapped-ram.rst` and `qapi/migration.json`. With `mapped-ram` every page of the
-//! guest has its place in the file, so pages are written and read by several threads and pages of zeroes take no room.
-//! QEMU has it since 9.0; whether a QEMU has it is asked of it.
+//! Source: QEMU's `docs/devel/migration/mapped-ram.rst`, `qapi/migration.json` and `qapi/block-core.json`. With
+//! `mapped-ram` every page of the guest has its place in the file, so pages are written and read by several threads and
+//! pages of zeroes take no room. QEMU has it since 9.0; an older one sends its memory as a stream over a socket, which is
+//! copied to and from the file here. Which of both, is asked of QEMU and not of its version.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,8 +20,8 @@ use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt;
 use serde_json::json;
 
-use super::Machine;
 use super::qmp::{self, Qmp};
+use super::{Machine, argv, connect, listen};
 
 /// Threads that write or read memory. More than two gain nothing: the file's pages are in the host's cache.
 const CHANNELS: u32 = 2;
@@ -27,14 +31,13 @@ const POLL: Duration = Duration::from_millis(5);
 const DEADLINE: Duration = Duration::from_secs(120);
 /// What QEMU calls the ability.
 const MAPPED_RAM: &str = "mapped-ram";
+/// Name in the machine's folder of the socket that memory is streamed over.
+const STREAM_SOCKET: &str = "memory.sock";
 
 /// Why memory was not written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// This QEMU is too old.
-    #[error("this QEMU can't write memory to a file (it has no `{MAPPED_RAM}`; QEMU 9.0 and later have it)")]
-    Unable,
-    /// The file can't be made.
+    /// The file can't be made or read.
     #[error(transparent)]
     File(#[from] std::io::Error),
     /// QEMU refused.
@@ -46,30 +49,73 @@ pub enum Error {
 }
 
 impl Machine {
-    /// Pauses the machine and writes its memory to a new file, readable by its owner only. The machine is then to be
-    /// ended: its disk and this file belong together as they are.
-    pub async fn checkpoint(&self, memory: &Path) -> Result<(), Error> {
-        if !is_able(&self.qmp).await? {
-            return Err(Error::Unable);
-        }
+    /// Stops the machine's processors.
+    pub async fn pause(&self) -> Result<(), Error> {
+        Ok(self.qmp.execute("stop", json!({})).await.map(drop)?)
+    }
+
+    /// Has the machine go on writing to an empty overlay. The disk it has written so far is finished when this returns,
+    /// and may be given another name.
+    pub async fn put_overlay(&self, overlay: &Path) -> Result<(), Error> {
+        let (node, next) = {
+            let number = self.overlays.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            (argv::disk_node(number), argv::disk_node(number + 1))
+        };
+        let mut options = argv::qcow2_node(&next, overlay);
+        // Whoever made the overlay has noted in it what it is based on; here it comes from the machine itself.
+        options["backing"] = serde_json::Value::Null;
+        self.qmp.execute("blockdev-add", options).await?;
+        self.qmp.execute("blockdev-snapshot", json!({ "node": node, "overlay": next })).await?;
+        Ok(())
+    }
+
+    /// Writes the memory of a paused machine to a new file, readable by its owner only.
+    pub async fn write_memory(&self, memory: &Path) -> Result<(), Error> {
         // QEMU itself would make it readable by the group.
-        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(memory)?;
-        self.qmp.execute("stop", json!({})).await?;
-        configure(&self.qmp).await?;
-        self.qmp.execute("migrate", json!({ "uri": uri(memory) })).await?;
-        finished(&self.qmp).await
+        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(memory)?;
+        if is_able(&self.qmp).await? {
+            configure(&self.qmp).await?;
+            self.qmp.execute("migrate", json!({ "uri": uri(memory) })).await?;
+            return finished(&self.qmp).await;
+        }
+        let socket = listen(&self.folder, STREAM_SOCKET)?;
+        without_limit(&self.qmp).await?;
+        self.qmp.execute("migrate", json!({ "uri": format!("unix:{STREAM_SOCKET}") })).await?;
+        let copy = async {
+            let (mut stream, _) = socket.accept().await?;
+            let mut file = fs_err::tokio::File::from_std(file);
+            let copied = tokio::io::copy_buf(&mut buffered(&mut stream), &mut file).await;
+            tokio::io::AsyncWriteExt::flush(&mut file).await?;
+            Ok::<_, Error>(copied.map(drop)?)
+        };
+        tokio::try_join!(copy, finished(&self.qmp)).map(drop)
     }
 
     /// Fills the memory of a machine that waits for it, and lets it run.
     pub async fn restore(&self, memory: &Path) -> Result<(), Error> {
-        configure(&self.qmp).await?;
-        self.qmp.execute("migrate-incoming", json!({ "uri": uri(memory) })).await?;
-        finished(&self.qmp).await?;
+        if is_able(&self.qmp).await? {
+            configure(&self.qmp).await?;
+            self.qmp.execute("migrate-incoming", json!({ "uri": uri(memory) })).await?;
+            finished(&self.qmp).await?;
+        } else {
+            self.qmp.execute("migrate-incoming", json!({ "uri": format!("unix:{STREAM_SOCKET}") })).await?;
+            let send = async {
+                let mut stream = connect(&self.folder, STREAM_SOCKET).await?;
+                let mut file = fs_err::tokio::File::open(memory).await?;
+                Ok::<_, Error>(tokio::io::copy_buf(&mut buffered(&mut file), &mut stream).await.map(drop)?)
+            };
+            // A file that ends too early shows in QEMU's answer.
+            tokio::try_join!(send, finished(&self.qmp))?;
+        }
         self.resume().await.map_err(Error::Qmp)
     }
 }
 
-/// Whether this QEMU has what [`Machine::checkpoint`] needs.
+fn buffered<R: tokio::io::AsyncRead + Unpin>(from: R) -> tokio::io::BufReader<R> {
+    tokio::io::BufReader::with_capacity(1 << 20, from)
+}
+
+/// Whether this QEMU maps memory to places in a file.
 pub(super) async fn is_able(qmp: &Qmp) -> Result<bool, qmp::Error> {
     let known = qmp.execute("query-migrate-capabilities", json!({})).await?;
     let known = known.as_array().map(Vec::as_slice).unwrap_or_default();
@@ -80,7 +126,12 @@ async fn configure(qmp: &Qmp) -> Result<(), qmp::Error> {
     let on = |name: &str| json!({ "capability": name, "state": true });
     let capabilities = json!({ "capabilities": [on(MAPPED_RAM), on("multifd"), on("events")] });
     qmp.execute("migrate-set-capabilities", capabilities).await?;
-    qmp.execute("migrate-set-parameters", json!({ "multifd-channels": CHANNELS, "max-bandwidth": 0 })).await.map(drop)
+    qmp.execute("migrate-set-parameters", json!({ "multifd-channels": CHANNELS })).await?;
+    without_limit(qmp).await
+}
+
+async fn without_limit(qmp: &Qmp) -> Result<(), qmp::Error> {
+    qmp.execute("migrate-set-parameters", json!({ "max-bandwidth": 0 })).await.map(drop)
 }
 
 fn uri(memory: &Path) -> String {
@@ -152,12 +203,13 @@ mod tests {
         let machine = qemu.start(&spec, folder.path()).await?;
         assert!(machine.qmp().version().major >= 7);
         assert_eq!(status(&machine).await, "prelaunch");
-        if !is_able(machine.qmp()).await.unwrap() {
-            assert!(matches!(machine.checkpoint(&memory).await, Err(Error::Unable)));
-            machine.finish().await;
-            return Ok(());
-        }
-        machine.checkpoint(&memory).await.unwrap();
+        let overlay = folder.path().join("overlay.qcow2");
+        qemu_img::create_overlay(&overlay, &disk, 16 << 20).await.unwrap();
+        machine.pause().await.unwrap();
+        machine.put_overlay(&overlay).await.unwrap();
+        machine.write_memory(&memory).await.unwrap();
+        machine.resume().await.unwrap();
+        assert_eq!(status(&machine).await, "running");
         machine.finish().await;
         assert_eq!(fs::metadata(&memory).unwrap().permissions().mode() & 0o777, 0o600);
         let spec = Spec { paused: false, incoming: true, ..spec };

@@ -23,6 +23,7 @@ pub mod qmp;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use fs_err as fs;
@@ -181,7 +182,7 @@ impl Qemu {
     /// Its version, asked of a QEMU without a machine.
     pub async fn ask_version(&self) -> Result<qmp::Version, Error> {
         let folder = tempfile::tempdir().map_err(Error::Folder)?;
-        let control = listen(folder.path(), argv::QMP_SOCKET)?;
+        let control = listen(folder.path(), argv::QMP_SOCKET).map_err(Error::Folder)?;
         let program = Program::new(&self.program).in_folder(folder.path());
         let mut child = program.args(argv::without_machine()).spawn()?;
         let connect = async {
@@ -224,11 +225,14 @@ impl Qemu {
             fs::copy(variables, &copy).map_err(Error::Folder)?;
             fs::set_permissions(&copy, std::os::unix::fs::PermissionsExt::from_mode(0o600)).map_err(Error::Folder)?;
         }
-        let control = listen(folder, argv::QMP_SOCKET)?;
-        let agent = listen(folder, argv::AGENT_SOCKET)?;
-        let console = if spec.attach_console { Some(listen(folder, argv::CONSOLE_SOCKET)?) } else { None };
+        let listen = |name| listen(folder, name).map_err(Error::Folder);
+        let control = listen(argv::QMP_SOCKET)?;
+        let agent = listen(argv::AGENT_SOCKET)?;
+        let console = if spec.attach_console { Some(listen(argv::CONSOLE_SOCKET)?) } else { None };
         let arguments = argv::arguments(spec, self.has_sandbox);
-        let program = Program::new(&self.program).args(arguments).in_folder(folder);
+        // An emulated machine gains little from large pages, and a restored one touches a few of each.
+        let small_pages = spec.incoming && spec.accelerator == Accelerator::Tcg;
+        let program = Program::new(&self.program).args(arguments).in_folder(folder).with_small_pages(small_pages);
         let ports: Vec<u16> = spec.forwards.iter().map(|forward| forward.host).collect();
         let mut child = self.isolation.wrap(&program, &ports).spawn()?;
         let greeted = greet(&mut child, &control, &agent, console.as_ref()).await;
@@ -250,6 +254,8 @@ impl Qemu {
             stop,
             agent: Some(agent),
             console,
+            folder: folder.to_owned(),
+            overlays: AtomicU32::new(0),
             log: spec.console_log.clone(),
             command_line: program.command_line(),
         })
@@ -258,12 +264,18 @@ impl Qemu {
 
 /// Listens in the run's folder. A socket's path may have 107 bytes, and a store's path more, so it is named relative to
 /// an open folder.
-fn listen(folder: &Path, name: &str) -> Result<UnixListener, Error> {
+fn listen(folder: &Path, name: &str) -> io::Result<UnixListener> {
     use std::os::fd::AsRawFd;
     let _absent = fs::remove_file(folder.join(name));
-    let open = fs::File::open(folder).map_err(Error::Folder)?;
-    let path = format!("/proc/self/fd/{}/{name}", open.file().as_raw_fd());
-    UnixListener::bind(path).map_err(Error::Folder)
+    let open = fs::File::open(folder)?;
+    UnixListener::bind(format!("/proc/self/fd/{}/{name}", open.file().as_raw_fd()))
+}
+
+/// Connects to what QEMU listens on in the run's folder.
+async fn connect(folder: &Path, name: &str) -> io::Result<UnixStream> {
+    use std::os::fd::AsRawFd;
+    let open = fs::File::open(folder)?;
+    UnixStream::connect(format!("/proc/self/fd/{}/{name}", open.file().as_raw_fd())).await
 }
 
 /// A program or firmware that was not replaced since.
@@ -321,6 +333,9 @@ pub struct Machine {
     stop: mpsc::Sender<()>,
     agent: Option<UnixStream>,
     console: Option<UnixStream>,
+    folder: PathBuf,
+    /// How many were put on its disk since it was started.
+    overlays: AtomicU32,
     log: PathBuf,
     command_line: String,
 }
@@ -369,7 +384,7 @@ impl Machine {
         known.ok().flatten().unwrap_or_else(|| End::Died { stderr: String::new() })
     }
 
-    /// Resumes a machine that was started paused.
+    /// Resumes a machine that was paused, or started so.
     pub async fn resume(&self) -> Result<(), qmp::Error> {
         self.qmp.execute("cont", json!({})).await.map(drop)
     }

@@ -222,6 +222,46 @@ pub async fn obtain(
     }
 }
 
+/// A parent, if it is here already in the form that builds use.
+pub async fn known(
+    reference: &Reference,
+    checksum: Option<&str>,
+    folder: &Path,
+    store: &Store,
+) -> Result<Option<Parent>, Error> {
+    let disk = match reference {
+        Reference::Base(name) => {
+            let source = catalogue::find(name, folder)?.ok_or_else(|| Error::Unknown { name: name.clone() })?;
+            let machine = catalogue::decode(&source)?.machine;
+            let description = file::sha256_of(source.text.as_bytes());
+            let record = Record::read(store, name).filter(|record| record.description == description);
+            let Some(record) = record else { return Ok(None) };
+            let disk = record.disk(store, name);
+            return finished(name.clone(), disk, record.sha256, machine, true).await.map(Some);
+        }
+        Reference::Image(pattern) => {
+            return match from_store(pattern, store) {
+                Err(Error::Store(store::Error::NoImage { .. })) => Ok(None),
+                parent => parent.map(Some),
+            };
+        }
+        Reference::Path(path) => path.clone(),
+        Reference::Url(_) => match checksum {
+            Some(sha256) => store.download(sha256),
+            None => return Ok(None),
+        },
+    };
+    if !disk.is_file() || probe::probe(&disk)? != Format::Qcow2 {
+        return Ok(None);
+    }
+    let sha256 = digest_file(&disk).await?;
+    let place = store.parent_folder(BY_DIGEST).join(format!("{sha256}.qcow2"));
+    if !place.exists() {
+        return Ok(None);
+    }
+    finished(disk.display().to_string(), place, sha256, MachineWishes::default(), true).await.map(Some)
+}
+
 fn from_store(pattern: &Pattern, store: &Store) -> Result<Parent, Error> {
     let image = store.find(pattern, |image| image.manifest.state == State::Available)?;
     let held = image.hold()?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
-use super::{Error, Store};
+use super::{Error, Store, layer};
 
 /// Something that can go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,10 +17,14 @@ pub struct Garbage {
     pub what: &'static str,
 }
 
+/// How much space layers may take unless the user says otherwise, in bytes.
+pub const LAYER_BUDGET: u64 = 20 << 30;
+
 impl Store {
-    /// All that can go. Images, and the newest bytes of base images, never do; what a run uses is locked or newer.
-    pub fn garbage(&self) -> Result<Vec<Garbage>, Error> {
-        let mut garbage = Vec::new();
+    /// All that can go. Images, and the newest bytes of base images, never do; what a run uses is locked or newer. Layers
+    /// go, the longest unused first, until the others fit into a budget.
+    pub fn garbage(&self, layer_budget: u64) -> Result<Vec<Garbage>, Error> {
+        let mut garbage = self.layers_over(layer_budget)?;
         for name in self.names_in(&self.root().join("parents"))? {
             self.old_parents(&name, &mut garbage)?;
         }
@@ -42,7 +46,6 @@ impl Store {
                 self.note(&folder, "a failed build machine that was kept", &mut garbage)?;
             }
         }
-        self.layers_nobody_uses(&mut garbage)?;
         garbage.retain(|item| item.bytes > 0);
         Ok(garbage)
     }
@@ -59,6 +62,10 @@ impl Store {
                 },
                 false => None,
             };
+            if item.path.is_dir() {
+                // Without its record a layer is none, whatever happens before the rest is gone.
+                self.io(crate::host::file::remove_if_there(&item.path.join(layer::RECORD)))?;
+            }
             let removed = if item.path.is_dir() { fs::remove_dir_all(&item.path) } else { fs::remove_file(&item.path) };
             self.io(removed)?;
         }
@@ -81,15 +88,31 @@ impl Store {
         Ok(())
     }
 
-    /// The next build makes a layer again, so all may go that nobody is building on.
-    fn layers_nobody_uses(&self, garbage: &mut Vec<Garbage>) -> Result<(), Error> {
+    /// The layers that have to go for the others to fit into a budget: the longest unused ones that nobody is building on
+    /// and no other layer needs. The next build makes them again.
+    pub fn layers_over(&self, budget: u64) -> Result<Vec<Garbage>, Error> {
+        let mut layers = Vec::new();
         for name in self.names_in(&self.layers())? {
-            let folder = self.layers().join(name);
-            if !self.is_in_use(&folder.join("lock"))? {
-                self.note(&folder, "a checkpoint, which the next build makes again", garbage)?;
-            }
+            let folder = self.layers().join(&name);
+            // What is being made, or was given up, is no layer.
+            let Some(record) = layer::read_record(&folder) else { continue };
+            let used = fs::metadata(folder.join(layer::LOCK)).and_then(|lock| lock.modified());
+            let used = used.unwrap_or(std::time::SystemTime::UNIX_EPOCH);
+            let is_held = self.is_in_use(&folder.join(layer::LOCK))?;
+            layers.push((used, name, record.below().map(str::to_owned), is_held, self.io(space(&folder))?));
         }
-        Ok(())
+        let mut total: u64 = layers.iter().map(|(.., bytes)| bytes).sum();
+        let mut over = Vec::new();
+        while total > budget {
+            let is_needed = |name: &String| layers.iter().any(|(_, _, below, ..)| below.as_ref() == Some(name));
+            let free = layers.iter().enumerate().filter(|(_, (_, name, _, is_held, _))| !is_held && !is_needed(name));
+            let Some((index, _)) = free.min_by_key(|(_, (used, ..))| *used) else { break };
+            let (_, name, _, _, bytes) = layers.swap_remove(index);
+            total -= bytes;
+            let what = "a layer, which the next build makes again";
+            over.push(Garbage { path: self.layers().join(name), bytes, what });
+        }
+        Ok(over)
     }
 
     fn is_anybody_running(&self) -> Result<bool, Error> {
@@ -133,4 +156,48 @@ fn space(path: &Path) -> std::io::Result<u64> {
         total += space(&entry?.path())?;
     }
     Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, SystemTime};
+
+    use super::super::{Key, Layer};
+    use super::*;
+
+    fn layer(store: &Store, name: &str, below: Option<Arc<Layer>>, used: u64) -> Arc<Layer> {
+        let layer = store.begin_layer(Key::new([("name", name.to_owned())]), below).unwrap();
+        fs::write(layer.memory(), vec![1; 100_000]).unwrap();
+        layer.keep(1.0).unwrap();
+        let lock = fs::File::options().write(true).open(layer.memory().with_file_name(layer::LOCK)).unwrap();
+        lock.file().set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(used)).unwrap();
+        Arc::new(layer)
+    }
+
+    /// Names of the layers that go, in order.
+    fn over(store: &Store, budget: u64) -> Vec<String> {
+        let name = |item: &Garbage| layer::read_record(&item.path).unwrap().key.part("name").unwrap().to_owned();
+        store.layers_over(budget).unwrap().iter().map(name).collect()
+    }
+
+    #[test]
+    fn the_longest_unused_layers_go_first_and_none_that_another_needs() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(home.path()).unwrap();
+        let base = layer(&store, "base", None, 10);
+        let old = layer(&store, "old", Some(base.clone()), 20);
+        let new = layer(&store, "new", Some(base.clone()), 30);
+        // All are held by us.
+        assert_eq!(over(&store, 0), Vec::<String>::new());
+        drop((base, old));
+        assert_eq!(over(&store, 0), ["old"]);
+        drop(new);
+        assert_eq!(over(&store, 0), ["old", "new", "base"]);
+        assert_eq!(over(&store, 250_000), ["old"]);
+        assert_eq!(over(&store, u64::MAX), Vec::<String>::new());
+        store.remove(&store.layers_over(250_000).unwrap()).unwrap();
+        assert_eq!(over(&store, 0), ["new", "base"]);
+        assert_eq!(store.garbage(u64::MAX).unwrap(), []);
+    }
 }

@@ -9,7 +9,7 @@ use rustix::fs::FlockOperation;
 /// A held lock. Dropping it gives it back.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -17,14 +17,14 @@ impl Lock {
     pub fn wait(path: &Path) -> io::Result<Self> {
         let file = open(path)?;
         rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 
     /// A part of the lock at a path, unless somebody holds all of it. Any number may hold a part at the same time.
     pub fn try_share(path: &Path) -> io::Result<Option<Self>> {
         let file = open(path)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => Ok(Some(Self { _file: file })),
+            Ok(()) => Ok(Some(Self { file })),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -34,8 +34,22 @@ impl Lock {
     pub fn try_take(path: &Path) -> io::Result<Option<Self>> {
         let file = open(path)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Self { _file: file })),
+            Ok(()) => Ok(Some(Self { file })),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Lets others have a part of a lock that was held whole.
+    pub fn share(&self) -> io::Result<()> {
+        Ok(rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockShared)?)
+    }
+
+    /// Whether nobody else holds a part. If somebody does, this one's own part may be lost.
+    pub fn is_whole(&self) -> io::Result<bool> {
+        match rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }

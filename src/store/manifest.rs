@@ -50,6 +50,12 @@ pub struct Manifest {
     /// Files made from the disk.
     #[serde(default)]
     pub exports: Vec<Export>,
+    /// SHA-256 of all that it was built from; who has the same wants the same image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<String>,
+    /// The components that ran in the build machine, in order.
+    #[serde(default)]
+    pub components: Vec<BuiltComponent>,
     /// How long each stage took.
     #[serde(default)]
     pub stages: Vec<Stage>,
@@ -73,6 +79,8 @@ impl Manifest {
             tested: false,
             test: None,
             exports: Vec::new(),
+            inputs: None,
+            components: Vec::new(),
             stages: Vec::new(),
         }
     }
@@ -185,6 +193,20 @@ pub struct Component {
     /// Parameters that the recipe set.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub parameters: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A component that ran in a build machine, for this image or for the layer that it was built on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BuiltComponent {
+    /// Its name.
+    pub name: String,
+    /// When it ran.
+    pub ran: Timestamp,
+    /// How long that took.
+    pub seconds: f64,
+    /// Whether a layer had it already.
+    pub cached: bool,
 }
 
 /// The machine an image was built on.

@@ -33,9 +33,9 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
-pub use garbage::Garbage;
+pub use garbage::{Garbage, LAYER_BUDGET};
 pub use image::{DISK, Image, Reservation};
-pub use layer::{Key, Layer, LayerDraft};
+pub use layer::{Damaged, Key, Layer, Record as LayerRecord};
 pub use lock::Lock;
 pub use recover::Recovered;
 pub use run::Run;
@@ -43,6 +43,9 @@ use version::{ImageId, ImageName, Pattern, Version, VersionRequest};
 
 /// Format of the store that this goldsmith reads and writes.
 const FORMAT: u32 = 1;
+
+/// Name of the file with the number of a version's next build.
+const NEXT: &str = "next";
 
 /// Why the store can't do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -227,19 +230,25 @@ impl Store {
         let folder = self.root.join("images").join(name.as_str());
         self.io(fs::create_dir_all(&folder))?;
         let _counting = self.io(lock::Lock::wait(&folder.join("lock")))?;
+        let id = self.next_id(name, request)?;
+        let folder = folder.join(id.version.to_string());
+        self.io(fs::create_dir_all(&folder))?;
+        self.io(crate::host::file::write(folder.join(NEXT), format!("{}\n", id.build + 1).as_bytes()))?;
+        Reservation::make(self, id)
+    }
+
+    /// What the next build of a name and version would be called.
+    pub fn next_id(&self, name: &ImageName, request: VersionRequest) -> Result<ImageId, Error> {
+        let folder = self.root.join("images").join(name.as_str());
         let versions: Vec<Version> = self.names_in(&folder)?.iter().filter_map(|text| text.parse().ok()).collect();
         let version = request.choose(&versions);
         let folder = folder.join(version.to_string());
-        self.io(fs::create_dir_all(&folder))?;
-        let counter = folder.join("next");
-        let build = match fs::read_to_string(&counter) {
+        let counted = match fs::read_to_string(folder.join(NEXT)) {
             Ok(text) => text.trim().parse().unwrap_or(1),
             Err(_) => 1,
         };
         let taken = self.names_in(&folder)?.iter().filter_map(|text| text.parse::<u32>().ok()).max().unwrap_or(0);
-        let build = build.max(taken + 1);
-        self.io(crate::host::file::write(&counter, format!("{}\n", build + 1).as_bytes()))?;
-        Reservation::make(self, ImageId { name: name.clone(), version, build })
+        Ok(ImageId { name: name.clone(), version, build: counted.max(taken + 1) })
     }
 
     fn image_folder(&self, id: &ImageId) -> PathBuf {

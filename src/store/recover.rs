@@ -9,7 +9,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::lock::Lock;
 use super::manifest::State;
 use super::version::ImageId;
-use super::{Error, Store, run};
+use super::{Error, Store, layer, run};
+use crate::host::file;
 
 /// What a recovery found and ended.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -32,6 +33,11 @@ impl Store {
             match recover_run(&runs.join(name)) {
                 Ok(was_dead) => recovered.runs += usize::from(was_dead),
                 Err(error) => recovered.problems.push(format!("the leftovers of {name} can't be removed: {error}")),
+            }
+        }
+        for name in self.names_in(&self.layers())?.iter().filter(|name| !name.starts_with(run::BEGINNING)) {
+            if let Err(error) = recover_layer(&self.layers().join(name)) {
+                recovered.problems.push(format!("the half-made layer {name} can't be removed: {error}"));
             }
         }
         let (images, problems) = self.readable_images()?;
@@ -59,6 +65,15 @@ fn recover_run(folder: &Path) -> io::Result<bool> {
     kill_processes_in(folder)?;
     run::remove_leftovers(folder)?;
     Ok(true)
+}
+
+/// Removes what was never finished, or was found to be of no use.
+fn recover_layer(folder: &Path) -> io::Result<()> {
+    if !folder.is_dir() || layer::read_record(folder).is_some() {
+        return Ok(());
+    }
+    let Some(_held) = Lock::try_take(&folder.join(layer::LOCK))? else { return Ok(()) };
+    file::remove_tree(folder)
 }
 
 /// Kills our processes whose working folder this is: QEMU always runs in its run's folder. The parent-death signal

@@ -43,6 +43,7 @@ impl Goldsmith {
         command.current_dir(place.path("")).env_clear().stdin(Stdio::null());
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", place.path("")).env("GOLDSMITH_HOME", place.home()).env("NO_COLOR", "1");
+        command.env("GOLDSMITH_LAYER_BUDGET", "8GiB");
         // A proxy that the host needs, goldsmith needs as well.
         for name in ["http_proxy", "https_proxy", "no_proxy", "HTTPS_PROXY", "NO_PROXY"] {
             if let Some(value) = std::env::var_os(name) {
@@ -50,6 +51,21 @@ impl Goldsmith {
             }
         }
         Self { command, home: place.home().to_owned() }
+    }
+
+    /// Sets a variable.
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Gives it something to read.
+    pub(crate) fn typing(mut self, text: &str) -> Self {
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        std::io::Seek::rewind(&mut file).unwrap();
+        self.command.stdin(file);
+        self
     }
 
     /// Starts it.

@@ -1,5 +1,7 @@
 //! A machine that goldsmith has no part in: plain QEMU, and a seed disk made by other tools.
 
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -111,4 +113,42 @@ fn tool(name: &str) -> String {
 pub(crate) fn run(command: &mut Command) {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Everything in the root file system of a disk of the shared parent's kind: what it is, whose, and its content, by path.
+/// e2fsprogs reads it, as it is, and no guest.
+pub(crate) fn file_tree(disk: &Path) -> BTreeMap<String, String> {
+    // Where the parent's description has its root file system begin.
+    const ROOT: u64 = 128 << 20;
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    let (raw, root) = (folder.path().join("raw"), folder.path().join("root"));
+    run(Command::new("qemu-img").args(["convert", "-U", "-f", "qcow2", "-O", "raw"]).arg(disk).arg(&raw));
+    fs_err::create_dir(&root).unwrap();
+    let dump = format!("rdump / {}", root.display());
+    run(Command::new("debugfs").args(["-R", &dump]).arg(format!("{}?offset={ROOT}", raw.display())));
+    let mut tree = BTreeMap::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs_err::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let metadata = fs_err::symlink_metadata(&path).unwrap();
+            let content = if metadata.is_symlink() {
+                format!("{}", fs_err::read_link(&path).unwrap().display())
+            } else if metadata.is_file() {
+                // A digest that the standard library has; nobody forges these files.
+                let mut hasher = std::hash::DefaultHasher::new();
+                std::hash::Hasher::write(&mut hasher, &fs_err::read(&path).unwrap());
+                format!("{} {:x}", metadata.len(), std::hash::Hasher::finish(&hasher))
+            } else {
+                String::new()
+            };
+            let (mode, owner, group) = (metadata.mode(), metadata.uid(), metadata.gid());
+            let name = format!("/{}", path.strip_prefix(&root).unwrap().display());
+            tree.insert(name, format!("{mode:o} {owner}:{group} {content}"));
+            if metadata.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    tree
 }

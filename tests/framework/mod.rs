@@ -60,6 +60,14 @@ impl Shared {
         for stale in ["home/images", "home/runs", "home/downloads", "home/parents/published", "scratch"] {
             host::remove(&shared.folder.join(stale));
         }
+        // What components left behind would be taken from there, and the components not be run.
+        let layers = shared.folder.join("home/layers");
+        for name in host::names_in(&layers) {
+            let record = fs_err::read_to_string(layers.join(&name).join("layer.json")).unwrap_or_default();
+            if layers.join(&name).is_dir() && !record.contains("\"seed and agent\"") {
+                host::remove(&layers.join(&name));
+            }
+        }
         for folder in ["home", "scratch"] {
             fs_err::create_dir_all(shared.folder.join(folder)).unwrap();
             host::give(&shared.folder.join(folder), user);
@@ -129,6 +137,17 @@ impl Place {
     pub(crate) fn recipe(&self, name: &str, phases: &str) -> PathBuf {
         self.write("component.yaml", &format!("schemaVersion: 1.0\nphases:\n{phases}"));
         let recipe = format!("name: {name}\nversion: 1.0.0\nparentImage: {PARENT}\ncomponents: [./component.yaml]\n");
+        self.write("recipe.yaml", &recipe)
+    }
+
+    /// Writes a recipe of several components, each with a name and phases, on the shared parent.
+    pub(crate) fn recipe_of(&self, name: &str, components: &[(&str, &str)]) -> PathBuf {
+        let mut list = String::new();
+        for (component, phases) in components {
+            self.write(&format!("{component}.yaml"), &format!("schemaVersion: 1.0\nphases:\n{phases}"));
+            list.push_str(&format!("  - ./{component}.yaml\n"));
+        }
+        let recipe = format!("name: {name}\nversion: 1.0.0\nparentImage: {PARENT}\ncomponents:\n{list}");
         self.write("recipe.yaml", &recipe)
     }
 

@@ -1,5 +1,6 @@
 //! What developers and CI run, by `cargo xtask TASK`.
 
+mod bench;
 mod demo;
 mod generate;
 mod setup;
@@ -24,6 +25,8 @@ enum Task {
     Demo,
     /// Run all checks and tests
     Test(test::Arguments),
+    /// Measure goldsmith and its peers, and write docs/benchmarks.md
+    Bench(bench::Arguments),
     /// Write the generated files anew: the command-line reference
     Generate {
         /// Fail if one is not up to date, and write nothing
@@ -37,6 +40,7 @@ fn main() -> anyhow::Result<()> {
         Task::Setup => setup::run(setup::Purpose::Use),
         Task::Demo => demo::run(),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::Generate { check } => generate::run(check),
     }
 }

@@ -18,7 +18,7 @@ const TERMINATION_GRACE: Duration = Duration::from_secs(2);
 /// A program may leave a daemon behind that holds its output open. What comes later than this belongs to nobody.
 const OUTPUT_GRACE: Duration = Duration::from_secs(1);
 /// Stands for "no deadline" where a number is needed.
-const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+pub(super) const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// What happens to a running program.
 pub(crate) enum Event {
@@ -26,7 +26,7 @@ pub(crate) enum Event {
     Cancel,
     /// It ended.
     Ended(std::io::Result<ExitStatus>),
-    /// One of its two outputs was closed.
+    /// One of its outputs was closed.
     Closed,
 }
 
@@ -57,14 +57,18 @@ pub(crate) fn run(shared: &Shared, id: u32, exec: Exec) -> Result<Exit, OpError>
     }
     std::thread::spawn(move || drop(events.send(Event::Ended(child.wait()))));
     let timeout = exec.timeout_ms.map_or(FOREVER, Duration::from_millis);
-    let exit = supervise(&inbox, group, Instant::now() + timeout);
+    let exit = supervise(&inbox, group, 2, Instant::now() + timeout);
     shared.unregister(id);
     exit.map_err(|error| failed(program, &error))
 }
 
 /// Follows a program until it has ended and its outputs are closed, or have had the time to be.
-fn supervise(inbox: &Receiver<Event>, group: Option<Pid>, mut deadline: Instant) -> std::io::Result<Exit> {
-    let mut open_outputs = 2;
+pub(super) fn supervise(
+    inbox: &Receiver<Event>,
+    group: Option<Pid>,
+    mut open_outputs: usize,
+    mut deadline: Instant,
+) -> std::io::Result<Exit> {
     let mut killing = false;
     let mut exit = None;
     loop {
@@ -113,7 +117,13 @@ fn describe(status: ExitStatus) -> Exit {
 }
 
 /// Sends what comes out of a pipe until it is closed.
-fn pump(shared: Shared, id: u32, stream: Stream, mut pipe: impl Read + Send + 'static, events: Sender<Event>) {
+pub(super) fn pump(
+    shared: Shared,
+    id: u32,
+    stream: Stream,
+    mut pipe: impl Read + Send + 'static,
+    events: Sender<Event>,
+) {
     std::thread::spawn(move || {
         let mut buffer = vec![0; MAX_CHUNK];
         loop {

@@ -8,6 +8,7 @@ pub(crate) mod awake;
 pub(crate) mod exec;
 pub(crate) mod file;
 pub(crate) mod owner;
+pub(crate) mod terminal;
 
 /// An I/O error as the host sees it, with what it is about.
 pub(crate) fn failed(what: &str, error: &io::Error) -> OpError {

@@ -6,6 +6,7 @@
 mod apt;
 mod host;
 mod needs;
+mod old_qemu;
 
 use std::process::Command;
 
@@ -13,6 +14,7 @@ use anyhow::{Result, bail};
 
 use crate::shell::{self, find, say};
 use needs::{Manager, NEEDS, Need};
+pub(crate) use old_qemu::FOLDER as OLD_QEMU;
 
 /// What the host is made ready for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,11 +23,16 @@ pub(crate) enum Purpose {
     Use,
     /// Testing goldsmith.
     Test,
+    /// Comparing it with its peers.
+    Bench,
 }
 
 /// Installs what is missing.
 pub(crate) fn run(purpose: Purpose) -> Result<()> {
-    let is_wanted = |need: &&Need| purpose == Purpose::Test || !need.for_tests;
+    let is_wanted = |need: &&Need| need.purpose == Purpose::Use || need.purpose == purpose;
+    if purpose != Purpose::Use {
+        old_qemu::get();
+    }
     let missing: Vec<&Need> = NEEDS.iter().filter(is_wanted).filter(|need| !need.is_here()).collect();
     if missing.is_empty() {
         say("set-up: all programs are here");
@@ -33,7 +40,9 @@ pub(crate) fn run(purpose: Purpose) -> Result<()> {
         install(&missing)?;
     }
     host::prepare(purpose)?;
-    if let Some(need) = NEEDS.iter().filter(is_wanted).find(|need| !need.is_here()) {
+    // A bench without a peer says so.
+    let is_needed = |need: &&Need| is_wanted(need) && need.purpose != Purpose::Bench;
+    if let Some(need) = NEEDS.iter().filter(is_needed).find(|need| !need.is_here()) {
         bail!("set-up: {} is still missing after the installation", need.what);
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::Purpose;
 use crate::shell::find;
 
 /// A package manager.
@@ -41,8 +42,8 @@ pub(super) struct Need {
     signs: &'static [&'static str],
     /// Packages of apt, dnf, zypper and pacman, where they have it.
     packages: [Option<&'static str>; 4],
-    /// Whether only tests need it.
-    pub(super) for_tests: bool,
+    /// What it is needed for.
+    pub(super) purpose: Purpose,
 }
 
 impl Need {
@@ -69,9 +70,9 @@ const fn need(
     what: &'static str,
     signs: &'static [&'static str],
     packages: [Option<&'static str>; 4],
-    for_tests: bool,
+    purpose: Purpose,
 ) -> Need {
-    Need { what, signs, packages, for_tests }
+    Need { what, signs, packages, purpose }
 }
 
 /// The table. RHEL's QEMU lies outside `PATH`.
@@ -80,40 +81,86 @@ pub(super) const NEEDS: &[Need] = &[
         "QEMU",
         &["qemu-system-x86_64", "/usr/libexec/qemu-kvm"],
         [Some("qemu-system-x86"), Some("qemu-kvm"), Some("qemu-x86"), Some("qemu-system-x86")],
-        false,
+        Purpose::Use,
     ),
-    need("qemu-img", &["qemu-img"], [Some("qemu-utils"), Some("qemu-img"), Some("qemu-img"), Some("qemu-img")], false),
+    need(
+        "qemu-img",
+        &["qemu-img"],
+        [Some("qemu-utils"), Some("qemu-img"), Some("qemu-img"), Some("qemu-img")],
+        Purpose::Use,
+    ),
     need(
         "UEFI firmware for guests",
         &["/usr/share/OVMF", "/usr/share/edk2/ovmf", "/usr/share/qemu/ovmf-x86_64.bin", "/usr/share/edk2/x64"],
         [Some("ovmf"), Some("edk2-ovmf"), Some("qemu-ovmf-x86_64"), Some("edk2-ovmf")],
-        false,
+        Purpose::Use,
     ),
-    need("pasta", &["pasta"], [Some("passt"), Some("passt"), Some("passt"), Some("passt")], false),
-    need("ip", &["ip"], [Some("iproute2"), Some("iproute"), Some("iproute2"), Some("iproute2")], false),
-    need("mmdebstrap", &["mmdebstrap"], [Some("mmdebstrap"), Some("mmdebstrap"), Some("mmdebstrap"), None], false),
+    need("pasta", &["pasta"], [Some("passt"), Some("passt"), Some("passt"), Some("passt")], Purpose::Use),
+    need("ip", &["ip"], [Some("iproute2"), Some("iproute"), Some("iproute2"), Some("iproute2")], Purpose::Use),
+    need(
+        "mmdebstrap",
+        &["mmdebstrap"],
+        [Some("mmdebstrap"), Some("mmdebstrap"), Some("mmdebstrap"), None],
+        Purpose::Use,
+    ),
     need(
         "Debian's archive keys",
         &["/usr/share/keyrings/debian-archive-keyring.gpg"],
         [Some("debian-archive-keyring"), Some("debian-keyring"), None, Some("debian-archive-keyring")],
-        false,
+        Purpose::Use,
     ),
-    need("newuidmap", &["newuidmap"], [Some("uidmap"), Some("shadow-utils"), Some("shadow"), Some("shadow")], false),
-    need("mke2fs", &["mke2fs"], [Some("e2fsprogs"), Some("e2fsprogs"), Some("e2fsprogs"), Some("e2fsprogs")], false),
+    need(
+        "newuidmap",
+        &["newuidmap"],
+        [Some("uidmap"), Some("shadow-utils"), Some("shadow"), Some("shadow")],
+        Purpose::Use,
+    ),
+    need(
+        "mke2fs",
+        &["mke2fs"],
+        [Some("e2fsprogs"), Some("e2fsprogs"), Some("e2fsprogs"), Some("e2fsprogs")],
+        Purpose::Use,
+    ),
     need(
         "the static C library that the guest agent is linked with",
         &["/usr/lib/x86_64-linux-gnu/libc.a", "/usr/lib64/libc.a", "/usr/lib/libc.a"],
         [Some("libc6-dev"), Some("glibc-static"), Some("glibc-devel-static"), Some("glibc")],
-        false,
+        Purpose::Use,
     ),
-    need("openssl", &["openssl"], [Some("openssl"), Some("openssl"), Some("openssl"), Some("openssl")], true),
-    need("mcopy", &["mcopy"], [Some("mtools"), Some("mtools"), Some("mtools"), Some("mtools")], true),
+    need("openssl", &["openssl"], [Some("openssl"), Some("openssl"), Some("openssl"), Some("openssl")], Purpose::Test),
+    need("mcopy", &["mcopy"], [Some("mtools"), Some("mtools"), Some("mtools"), Some("mtools")], Purpose::Test),
     need(
         "mkfs.vfat",
         &["mkfs.vfat"],
         [Some("dosfstools"), Some("dosfstools"), Some("dosfstools"), Some("dosfstools")],
-        true,
+        Purpose::Test,
     ),
-    need("curl", &["curl"], [Some("curl"), Some("curl"), Some("curl"), Some("curl")], true),
-    need("gpg", &["gpg"], [Some("gnupg"), Some("gnupg2"), Some("gpg2"), Some("gnupg")], true),
+    need("curl", &["curl"], [Some("curl"), Some("curl"), Some("curl"), Some("curl")], Purpose::Test),
+    need("gpg", &["gpg"], [Some("gnupg"), Some("gnupg2"), Some("gpg2"), Some("gnupg")], Purpose::Test),
+    need(
+        "debugfs",
+        &["debugfs"],
+        [Some("e2fsprogs"), Some("e2fsprogs"), Some("e2fsprogs"), Some("e2fsprogs")],
+        Purpose::Test,
+    ),
+    need("Packer", &["packer"], [Some("packer"), None, None, Some("packer")], Purpose::Bench),
+    need(
+        "virt-customize",
+        &["virt-customize"],
+        [Some("guestfs-tools"), Some("guestfs-tools"), Some("guestfs-tools"), Some("guestfs-tools")],
+        Purpose::Bench,
+    ),
+    need(
+        "a kernel for virt-customize",
+        &["/vmlinuz", "/boot/vmlinuz"],
+        [Some("linux-image-cloud-amd64"), None, None, None],
+        Purpose::Bench,
+    ),
+    need(
+        "mkfs.vfat",
+        &["mkfs.vfat"],
+        [Some("dosfstools"), Some("dosfstools"), Some("dosfstools"), Some("dosfstools")],
+        Purpose::Bench,
+    ),
+    need("mcopy", &["mcopy"], [Some("mtools"), Some("mtools"), Some("mtools"), Some("mtools")], Purpose::Bench),
 ];

@@ -1,0 +1,69 @@
+//! `goldsmith plan`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::build::{SiteArguments, assignment};
+use super::output::{BOLD, DIM, GOOD, WARN, duration};
+use super::report::CliError;
+use super::{Accelerator, Context};
+use crate::factory::{Options, Plan};
+
+/// Say what a build would do, what it need not do, and why; nothing is started
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The recipe, YAML or JSON
+    recipe: PathBuf,
+    /// Set a parameter of the components that declare it
+    #[arg(long = "parameter", short, value_name = "NAME=VALUE", value_parser = assignment)]
+    parameters: Vec<(String, String)>,
+    /// As for build: leave the test out
+    #[arg(long)]
+    no_test: bool,
+    /// As for build: run every component
+    #[arg(long)]
+    fresh: bool,
+    /// As for build: boot the parent
+    #[arg(long)]
+    cold: bool,
+    /// What guests would run on
+    #[arg(long, value_enum, default_value_t)]
+    accel: Accelerator,
+    #[command(flatten)]
+    site: SiteArguments,
+}
+
+pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), CliError> {
+    let plan = Plan::read(&arguments.recipe, &arguments.parameters)?;
+    let Arguments { no_test, fresh, cold, site, .. } = arguments;
+    let options = Options { no_test, fresh, cold, site: site.wishes(), ..Options::default() };
+    let factory = context.factory(arguments.accel)?;
+    let forecast = factory.forecast(&plan, &options).await?;
+    drop(factory);
+    let output = &context.output;
+    if output.json {
+        return output.json(&forecast);
+    }
+    for warning in &plan.warnings {
+        output.warning(warning);
+    }
+    if let Some(image) = &forecast.unchanged {
+        output.result(&format!("{BOLD}{image}{BOLD:#} {GOOD}unchanged{GOOD:#}: a build returns it at once"));
+        return Ok(());
+    }
+    output.result(&format!("{BOLD}{}{BOLD:#}", forecast.image));
+    for step in &forecast.steps {
+        let seconds = step.seconds.filter(|_| !step.hit).map(|seconds| format!(" {DIM}{}{DIM:#}", duration(seconds)));
+        let (seconds, name) = (seconds.unwrap_or_default(), &step.name);
+        output.result(&match &step.why {
+            None => format!("  {GOOD}hit{GOOD:#}   {name}"),
+            Some(why) => format!("  {WARN}miss{WARN:#}  {name}{seconds}: {why}"),
+        });
+    }
+    output.result(&match forecast.seconds {
+        Some(seconds) => format!("about {}, going by earlier builds", duration(seconds)),
+        None => format!("how long it takes is not known: {}", forecast.unknown.join(", ")),
+    });
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! What was measured, as JSON and as a table.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::{Bench, Results};
+use crate::shell::{self, output, root};
+
+const JSON: &str = "docs/benchmarks.json";
+const TABLE: &str = "docs/benchmarks.md";
+
+/// Everything that is kept.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// When, and on what.
+    machine: Vec<(String, String)>,
+    /// Values, one a round.
+    pub(super) results: Results,
+}
+
+impl Record {
+    pub(super) fn of(bench: &Bench) -> Result<Self> {
+        let first_line = |command: &mut std::process::Command| {
+            output(command).and_then(|text| text.lines().next().map(str::to_owned)).unwrap_or_else(|| "none".to_owned())
+        };
+        let version = |program: &str, flag: &str| first_line(shell::command(program).arg(flag));
+        let cpu = fs_err::read_to_string("/proc/cpuinfo")?;
+        let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+        let release = fs_err::read_to_string("/etc/os-release")?;
+        let release = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or_default();
+        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        let machine = [
+            ("date", first_line(shell::command("date").args(["-u", "+%Y-%m-%d"]))),
+            ("command", "cargo xtask bench".to_owned()),
+            ("commit", first_line(shell::command("git").args(["rev-parse", "--short", "HEAD"]))),
+            ("processor", format!("{} × {}", cores, cpu.unwrap_or("unknown"))),
+            ("system", release.trim_matches('"').to_owned()),
+            ("accelerator", bench.accelerator.clone()),
+            ("QEMU", version("qemu-system-x86_64", "--version")),
+            ("Packer", version("packer", "--version")),
+            ("virt-customize", version("virt-customize", "--version")),
+        ];
+        let machine = machine.map(|(name, value)| (name.to_owned(), value)).into();
+        Ok(Self { machine, results: Results::new() })
+    }
+
+    fn values(&self, name: &str) -> Vec<f64> {
+        self.results.get(name).into_iter().flatten().flatten().copied().collect()
+    }
+
+    fn median(&self, name: &str) -> Option<f64> {
+        median(self.values(name))
+    }
+
+    /// The median of the ratios of what was measured in the same round.
+    fn ratio(&self, slow: &str, quick: &str) -> Option<f64> {
+        let pairs = self.results.get(slow)?.iter().zip(self.results.get(quick)?);
+        median(pairs.filter_map(|(slow, quick)| Some(slow.as_ref()? / quick.as_ref()?)).collect())
+    }
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => None,
+        count if count % 2 == 1 => Some(values[count / 2]),
+        count => Some(f64::midpoint(values[count / 2 - 1], values[count / 2])),
+    }
+}
+
+/// What was measured before, if anything was.
+pub(super) fn read() -> Result<Option<Record>> {
+    let path = root().join(JSON);
+    if !path.exists() {
+        return Ok(None);
+    }
+    Ok(Some(serde_json::from_slice(&fs_err::read(path)?).with_context(|| format!("{JSON} can't be read"))?))
+}
+
+/// Keeps what was measured so far.
+pub(super) fn save(record: &Record) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(record)?;
+    text.push('\n');
+    Ok(fs_err::write(root().join(JSON), text)?)
+}
+
+/// Writes the table.
+pub(super) fn write(record: &Record) -> Result<()> {
+    let mut text = String::from(
+        "# Benchmarks\n\nWritten by `cargo xtask bench`, which anybody can run; every value is in \
+         [`benchmarks.json`](benchmarks.json). All of a round was measured one after another on the same parent \
+         (`debian-12-minimal`) and the same work (one shell step that writes a file), with 2 processors and 1 GiB of \
+         memory in each guest. Times are medians in seconds; a ratio is the median of the rounds' own ratios. Packer writes \
+         an uncompressed disk and tests nothing; virt-customize boots nothing of the image, and its compressed copy is \
+         counted because a sealed image is compressed too.\n\n",
+    );
+    for (name, value) in &record.machine {
+        writeln!(text, "- {name}: {value}")?;
+    }
+    budgets(record, &mut text)?;
+    text.push_str("\n## All measurements\n\n| what | median | least | most | rounds |\n|---|---|---|---|---|\n");
+    for name in record.results.keys() {
+        let values = record.values(name);
+        let (Some(middle), Some(least), Some(most)) =
+            (median(values.clone()), values.iter().copied().reduce(f64::min), values.iter().copied().reduce(f64::max))
+        else {
+            writeln!(text, "| {name} | not measured | | | 0 |")?;
+            continue;
+        };
+        writeln!(text, "| {name} | {middle:.2} | {least:.2} | {most:.2} | {} |", values.len())?;
+    }
+    let notes = root().join("docs/benchmarks-notes.md");
+    if notes.exists() {
+        text.push('\n');
+        text.push_str(&fs_err::read_to_string(notes)?);
+    }
+    Ok(fs_err::write(root().join(TABLE), text)?)
+}
+
+/// Where a budget's value comes from.
+#[derive(Clone, Copy)]
+enum Taken {
+    /// The median of a measurement, with its unit.
+    Median(&'static str, &'static str),
+    /// How many times longer the first takes than the second.
+    Ratio(&'static str, &'static str),
+}
+
+/// Which values keep a promise.
+#[derive(Clone, Copy)]
+enum Keeps {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+use Keeps::{AtLeast, AtMost};
+use Taken::{Median, Ratio};
+
+/// What is promised.
+const BUDGETS: [(&str, Taken, Keeps); 13] = [
+    ("build VM ready, checkpoint present", Median("ready, warm", "s"), AtMost(1.0)),
+    ("… against a cold boot", Ratio("ready, cold", "ready, warm"), AtLeast(30.0)),
+    ("… with a QEMU without mapped-ram", Median("ready, warm, QEMU 7.2", "s"), AtMost(1.5)),
+    ("checkpoint of a 1 GiB guest", Median("checkpoint", "s"), AtMost(0.6)),
+    ("trivial build, warm, no test: against Packer", Ratio("packer", "warm"), AtLeast(12.0)),
+    ("… against virt-customize with its compressed copy", Ratio("virt-customize", "warm"), AtLeast(4.0)),
+    ("from nothing cached, with the test: against Packer without one", Ratio("packer", "tested cold"), AtLeast(1.0)),
+    ("nginx, last component edited, beside its test stage", Median("nginx, without its test stage", "s"), AtMost(5.0)),
+    ("unchanged recipe", Median("unchanged", "s"), AtMost(0.3)),
+    ("last of 1 component changed, beside its own time", Median("last of 1, without its own time", "s"), AtMost(5.0)),
+    ("last of 5", Median("last of 5, without its own time", "s"), AtMost(5.0)),
+    ("last of 20", Median("last of 20, without its own time", "s"), AtMost(5.0)),
+    ("goldsmith's own memory while building", Median("memory of goldsmith (MiB)", "MiB"), AtMost(100.0)),
+];
+
+fn budgets(record: &Record, text: &mut String) -> Result<()> {
+    text.push_str("\n## Budgets\n\n| what | budget | measured | |\n|---|---|---|---|\n");
+    for (what, from, keeps) in BUDGETS {
+        let (value, unit) = match from {
+            Median(name, unit) => (record.median(name), unit),
+            Ratio(slow, quick) => (record.ratio(slow, quick), "times quicker"),
+        };
+        let (promise, holds): (String, fn(f64, f64) -> bool) = match keeps {
+            AtMost(bound) => (format!("at most {bound} {unit}"), |value, bound| value <= bound),
+            AtLeast(bound) => (format!("at least {bound} {unit}"), |value, bound| value >= bound),
+        };
+        let (AtMost(bound) | AtLeast(bound)) = keeps;
+        let (shown, verdict) = match value {
+            Some(value) if holds(value, bound) => (format!("{value:.2}"), "holds"),
+            Some(value) => (format!("{value:.2}"), "**misses**"),
+            None => ("not measured".to_owned(), ""),
+        };
+        writeln!(text, "| {what} | {promise} | {shown} | {verdict} |")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_are_of_pairs() {
+        let results = Results::from([
+            ("a".to_owned(), vec![Some(10.0), Some(30.0), None, Some(8.0)]),
+            ("b".to_owned(), vec![Some(5.0), Some(10.0), Some(1.0), Some(1.0)]),
+        ]);
+        let record = Record { machine: Vec::new(), results };
+        assert_eq!((record.ratio("a", "b"), record.median("a")), (Some(3.0), Some(10.0)));
+        assert_eq!((record.ratio("a", "c"), record.median("c")), (None, None));
+    }
+}
