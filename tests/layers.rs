@@ -70,14 +70,14 @@ fn only_what_has_changed_runs() {
     hit   start of the parent
     hit   chg-a
     hit   chg-b
-    miss  chg-c TIME: chg-c.yaml line 9 changed
+    miss  chg-c TIME: chg-c.yaml line 10 changed
     ");
     let last = build(&place, &[]).success().says("| changes-four");
     assert_eq!(cached(&last), ["chg-a", "chg-b"]);
     place.write("chg-a.yaml", &format!("schemaVersion: 1.0\nphases:\n{}", mark("changes-zero")));
     insta::assert_snapshot!(plan(&place), @"
     hit   start of the parent
-    miss  chg-a TIME: chg-a.yaml line 9 changed
+    miss  chg-a TIME: chg-a.yaml line 10 changed
     miss  chg-b TIME: comes after chg-a
     miss  chg-c TIME: comes after chg-a
     ");

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::syntax::{Node, Scalar, Value};
+use super::syntax::{Node, Scalar, Source, Value};
 
 /// A node as a value that can be kept and compared.
 pub fn canonical(node: &Node) -> Json {
@@ -32,33 +32,43 @@ fn name(key: &Node) -> String {
     }
 }
 
-/// The first node of a document that says something else than an older one did; of a list or map that has lost its end,
-/// the list or map itself.
-pub fn first_difference<'a>(new: &'a Node, old: &Json) -> Option<&'a Node> {
+/// The first line of a document, from 1, on which it says something else than an older one did; of a list or map that
+/// has lost its end, the line on which it begins.
+pub fn first_difference(source: &Source, new: &Node, old: &Json) -> Option<usize> {
+    let (node, old) = differing(new, old)?;
+    let line = source.position(node.span.start).line;
+    let (Value::Scalar(scalar), Some(old)) = (&node.value, old.as_str()) else { return Some(line) };
+    // In a text of several lines, as scripts are, as many are the same as begin alike.
+    let alike = scalar.text.lines().zip(old.lines()).take_while(|(new, old)| new == old).count();
+    let lines = source.text.get(node.span.clone()).map_or(0, |text| text.trim_end().matches('\n').count());
+    Some(line + alike.min(lines))
+}
+
+/// The first node that says something else than an older one did, and what that said.
+fn differing<'a, 'o>(new: &'a Node, old: &'o Json) -> Option<(&'a Node, &'o Json)> {
     if canonical(new) == *old {
         return None;
     }
     let deeper = match (&new.value, old) {
         (Value::Sequence(items), Json::Array(old)) => {
-            let none = Json::Null;
-            items.iter().enumerate().find_map(|(i, item)| first_difference(item, old.get(i).unwrap_or(&none)))
+            items.iter().enumerate().find_map(|(i, item)| differing(item, old.get(i).unwrap_or(&Json::Null)))
         }
         (Value::Mapping(entries), Json::Object(old)) => in_mapping(entries, old),
         _ => None,
     };
-    Some(deeper.unwrap_or(new))
+    Some(deeper.unwrap_or((new, old)))
 }
 
-fn in_mapping<'a>(entries: &'a [(Node, Node)], old: &Map<String, Json>) -> Option<&'a Node> {
+fn in_mapping<'a, 'o>(entries: &'a [(Node, Node)], old: &'o Map<String, Json>) -> Option<(&'a Node, &'o Json)> {
     entries.iter().find_map(|(key, value)| match old.get(&name(key)) {
-        Some(old) => first_difference(value, old),
-        None => Some(key),
+        Some(old) => differing(value, old),
+        None => Some((key, &Json::Null)),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::syntax::{Source, parse};
+    use super::super::syntax::parse;
     use super::*;
 
     fn node(text: &str) -> (std::sync::Arc<Source>, Node) {
@@ -71,7 +81,7 @@ mod tests {
     fn line(old: &str, new: &str) -> Option<usize> {
         let old = canonical(&node(old).1);
         let (source, new) = node(new);
-        first_difference(&new, &old).map(|node| source.position(node.span.start).line)
+        first_difference(&source, &new, &old)
     }
 
     const OLD: &str = "a: 1\nb:\n  - x\n  - y: two\n    z: three\n";
@@ -79,6 +89,14 @@ mod tests {
     #[test]
     fn how_it_is_written_does_not_matter() {
         assert_eq!(line(OLD, "# comment\na: 1 # more\nb: [\"x\", { z: 'three', y: two }]\n"), None);
+    }
+
+    #[test]
+    fn the_line_of_a_script_is_known() {
+        let script = |third: &str| format!("a:\n  - |\n    one\n    two\n    {third}\n    four\n");
+        assert_eq!(line(&script("three"), &script("3")), Some(5));
+        assert_eq!(line(&script("three"), "a:\n  - |\n    one\n"), Some(3));
+        assert_eq!(line("a: \"x\\ny\"\n", "a: \"x\\nz\"\n"), Some(1));
     }
 
     #[test]

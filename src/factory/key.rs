@@ -219,16 +219,14 @@ fn document_difference(document: Option<&std::sync::Arc<Source>>, before: &str) 
         let old: Json = serde_json::from_str(before).ok()?;
         // The old one has some of the document's fields only, so these are compared one by one.
         let syntax::Value::Mapping(fields) = &node.value else { return None };
-        let old = old.as_object()?;
-        let node = fields.iter().find_map(|(key, value)| {
+        fields.iter().find_map(|(key, value)| {
             let syntax::Value::Scalar(name) = &key.value else { return None };
             match (name.text.as_str(), &value.value) {
                 ("name" | "description" | "schemaVersion" | "parameters", _) => None,
-                ("phases", syntax::Value::Sequence(phases)) => phase_difference(phases, old.get("phases")?),
-                (name, _) => old.get(name).map_or(Some(key), |old| first_difference(value, old)),
+                ("phases", syntax::Value::Sequence(phases)) => phase_difference(source, phases, &old["phases"]),
+                (name, _) => first_difference(source, value, &old[name]),
             }
-        })?;
-        Some(source.position(node.span.start).line)
+        })
     };
     match line() {
         Some(line) => format!("{} line {line} changed", source.name),
@@ -236,14 +234,12 @@ fn document_difference(document: Option<&std::sync::Arc<Source>>, before: &str) 
     }
 }
 
-/// The first difference in the phases of a build machine.
-fn phase_difference<'a>(phases: &'a [syntax::Node], old: &Json) -> Option<&'a syntax::Node> {
+/// The line of the first difference in the phases of a build machine.
+fn phase_difference(source: &Source, phases: &[syntax::Node], old: &Json) -> Option<usize> {
     let is_built =
         |node: &&syntax::Node| canonical(node)["name"].as_str().is_some_and(|name| BUILD_PHASES.contains(&name));
-    let nothing = Json::Null;
-    let built = phases.iter().filter(is_built).enumerate();
-    let mut differing = built.filter_map(|(i, phase)| first_difference(phase, old.get(i).unwrap_or(&nothing)));
-    differing.next()
+    let mut built = phases.iter().filter(is_built).enumerate();
+    built.find_map(|(i, phase)| first_difference(source, phase, &old[i]))
 }
 
 /// The first argument of QEMU's that is another one.

@@ -46,25 +46,32 @@ pub(super) async fn seal_disk(
     tracing::debug!("the disk is closed");
     copy_disk(factory, overlay, draft.path()).await?;
     tracing::debug!("the disk is copied");
-    qemu_img::check(draft.path()).await.map_err(failed("sealed"))?;
-    let virtual_size = qemu_img::virtual_size(draft.path(), Format::Qcow2).await.map_err(failed("sealed"))?;
-    tracing::debug!("the copy is checked");
-    let path = draft.path().to_owned();
+    let (path, file) = (draft.path().to_owned(), draft.path().to_owned());
     let traces: Vec<String> = traces.iter().map(|&trace| trace.to_owned()).collect();
-    let examined = tokio::task::spawn_blocking(move || {
-        let found = if traces.is_empty() {
-            Vec::new()
-        } else {
-            let needles: Vec<&str> = traces.iter().map(String::as_str).collect();
-            search::find(&path, &needles)?.into_iter().map(str::to_owned).collect()
-        };
-        Ok::<_, std::io::Error>((found, file::sha256(&path)?, fs::metadata(&path)?.len()))
-    });
-    let (found, sha256, bytes) = examined.await.map_err(std::io::Error::other)??;
+    // All of them only read it; the last has it reach the disk meanwhile.
+    let (checked, size, examined, synced) = tokio::join!(
+        qemu_img::check(draft.path()),
+        qemu_img::virtual_size(draft.path(), Format::Qcow2),
+        tokio::task::spawn_blocking(move || examine(&path, &traces)),
+        tokio::task::spawn_blocking(move || fs::File::open(file)?.sync_all()),
+    );
+    checked.map_err(failed("sealed"))?;
+    let virtual_size = size.map_err(failed("sealed"))?;
+    synced.map_err(std::io::Error::other)??;
+    let (found, sha256, bytes) = examined.map_err(std::io::Error::other)??;
+    tracing::debug!("the copy is checked");
     if !found.is_empty() {
         return Err(Error::Traces { found });
     }
     fs::set_permissions(draft.path(), std::fs::Permissions::from_mode(0o444))?;
     draft.finish()?;
     Ok(Disk { sha256, bytes, virtual_size })
+}
+
+/// The traces that are on a sealed disk, the disk's SHA-256, and its size in bytes.
+fn examine(path: &Path, traces: &[String]) -> std::io::Result<(Vec<String>, String, u64)> {
+    let needles: Vec<&str> = traces.iter().map(String::as_str).collect();
+    let found = if needles.is_empty() { Vec::new() } else { search::find(path, &needles)? };
+    let found = found.into_iter().map(str::to_owned).collect();
+    Ok((found, file::sha256(path)?, fs::metadata(path)?.len()))
 }

@@ -10,6 +10,12 @@ use crate::machine::console::plain;
 /// How long a system may take to come up, with KVM.
 const UP_DEADLINE: Duration = Duration::from_secs(300);
 
+/// Small blocks of free memory are told of too, and made large before.
+const GIVE_BACK: &str = r#"
+echo 4 > /sys/module/page_reporting/parameters/page_reporting_order
+echo 3 > /proc/sys/vm/drop_caches
+echo 1 > /proc/sys/vm/compact_memory"#;
+
 /// Linux tells of free pages two seconds after they became free: `PAGE_REPORTING_DELAY` in its `mm/page_reporting.c`.
 const REPORTING_DELAY: Duration = Duration::from_secs(3);
 
@@ -60,7 +66,7 @@ impl Guest {
     /// hold need not be written to a checkpoint, nor read from it.
     pub async fn give_memory_back(&self) -> Result<(), Error> {
         self.sync().await?;
-        match self.ask(&["sh", "-c", "echo 3 > /proc/sys/vm/drop_caches"]).await {
+        match self.ask(&["sh", "-c", GIVE_BACK]).await {
             // A guest that can't only has a larger checkpoint.
             Ok(_) | Err(Error::Refused(_)) => {}
             Err(error) => return Err(error),

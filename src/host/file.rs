@@ -134,15 +134,34 @@ pub fn sha256_of_sparse(path: &Path) -> io::Result<String> {
     Ok(hex::encode(hasher.finalize()))
 }
 
-/// Gives a file another place, on another file system too.
+/// Gives a file another place, on another file system too. Holes stay holes.
 pub fn relocate(from: &Path, to: &Path) -> io::Result<()> {
     match fs_err::rename(from, to) {
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-            fs_err::copy(from, to)?;
+            copy_data(from, to)?;
             fs_err::remove_file(from)
         }
         renamed => renamed,
     }
+}
+
+/// Copies what is in a file and where, and its permissions.
+fn copy_data(from: &Path, to: &Path) -> io::Result<()> {
+    use rustix::fs::SeekFrom;
+    let mut source = File::open(from)?;
+    let mut target = File::create(to)?;
+    let length = source.metadata()?.len();
+    fs_err::set_permissions(to, source.metadata()?.permissions())?;
+    target.set_len(length)?;
+    let mut at = 0;
+    while let Ok(data) = rustix::fs::seek(&source, SeekFrom::Data(at)) {
+        let end = rustix::fs::seek(&source, SeekFrom::Hole(data))?;
+        source.seek(io::SeekFrom::Start(data))?;
+        target.seek(io::SeekFrom::Start(data))?;
+        io::copy(&mut (&mut source).take(end - data), &mut target)?;
+        at = end;
+    }
+    Ok(())
 }
 
 /// Removes a file, if there is one.
@@ -233,6 +252,23 @@ mod tests {
         assert_ne!(digest("d", (1 << 20) + 1, &[(300_000, b"x")]), sparse);
         assert_ne!(digest("e", 1 << 20, &[(300_000, b"x"), ((1 << 20) - 1, b"y")]), sparse);
         assert_ne!(digest("f", 1 << 20, &[(300_000 + (64 << 10), b"x")]), sparse);
+    }
+
+    #[test]
+    fn data_is_copied_and_holes_are_not() {
+        use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        let file = File::create(&from).unwrap().into_file();
+        file.set_len(64 << 20).unwrap();
+        file.set_permissions(std::fs::Permissions::from_mode(0o600)).unwrap();
+        file.write_all_at(b"one", 0).unwrap();
+        file.write_all_at(&vec![7; 100_000], 40 << 20).unwrap();
+        copy_data(&from, &to).unwrap();
+        assert_eq!(fs_err::read(&from).unwrap(), fs_err::read(&to).unwrap());
+        let metadata = fs_err::metadata(&to).unwrap();
+        assert_eq!(metadata.mode() & 0o777, 0o600);
+        assert!(metadata.blocks() * 512 < 1 << 20, "{} blocks", metadata.blocks());
     }
 
     #[test]
