@@ -3,7 +3,7 @@
 //! The agent gets a target folder of its own: sharing the outer build's would wait for its lock for ever. `GOLDSMITH_AGENT`
 //! names a ready-made agent instead, for cross builds and packagers.
 //!
-//! It also takes the digest of the sources that run steps: what another version of them did may be used no more, though
+//! It also takes digests of the sources that start guests and run steps: what another version of them did may be used no more, though
 //! goldsmith's own version is still the same.
 
 use std::hash::{DefaultHasher, Hasher};
@@ -15,9 +15,11 @@ fn main() {
     println!("cargo::rerun-if-changed=agent/Cargo.toml");
     println!("cargo::rerun-if-changed=Cargo.lock");
     println!("cargo::rerun-if-env-changed=GOLDSMITH_AGENT");
-    match steps_version() {
-        Ok(version) => println!("cargo::rustc-env=GOLDSMITH_STEPS_VERSION={version}"),
-        Err(error) => println!("cargo::error=the sources can't be read: {error}"),
+    for (name, folders) in VERSIONS {
+        match version(folders) {
+            Ok(version) => println!("cargo::rustc-env={name}={version}"),
+            Err(error) => println!("cargo::error=the sources can't be read: {error}"),
+        }
     }
     match agent() {
         Ok(path) => println!("cargo::rustc-env=GOLDSMITH_AGENT_PATH={}", path.display()),
@@ -25,15 +27,18 @@ fn main() {
     }
 }
 
-/// Sources that decide what a step does to a guest.
-const STEPS: [&str; 2] = ["src/component", "src/guest"];
+/// Sources that decide how a guest is started, and what a step does to it.
+const VERSIONS: [(&str, &[&str]); 2] = [
+    ("GOLDSMITH_START_VERSION", &["src/guest"]),
+    ("GOLDSMITH_STEPS_VERSION", &["src/component", "src/document", "src/factory", "src/guest"]),
+];
 
 // The errors name the folder that the sources are in; no crate is worth more.
 #[allow(clippy::disallowed_methods)]
-fn steps_version() -> std::io::Result<String> {
+fn version(folders: &[&str]) -> std::io::Result<String> {
     // The same for the same toolchain, which is all that is asked of it.
     let mut hasher = DefaultHasher::new();
-    let mut folders: Vec<PathBuf> = STEPS.map(PathBuf::from).into();
+    let mut folders: Vec<PathBuf> = folders.iter().map(PathBuf::from).collect();
     let mut files = Vec::new();
     while let Some(folder) = folders.pop() {
         println!("cargo::rerun-if-changed={}", folder.display());
@@ -44,7 +49,8 @@ fn steps_version() -> std::io::Result<String> {
     }
     files.sort();
     for file in files {
-        hasher.write(&std::fs::read(file)?);
+        hasher.write(file.to_string_lossy().as_bytes());
+        hasher.write(&std::fs::read(&file)?);
     }
     Ok(format!("{:016x}", hasher.finish()))
 }

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::output::Output;
 use crate::factory::Attach;
-use crate::guest::terminal::{Heard, Terminal};
+use crate::guest::terminal::{Heard, Keyboard, Terminal};
 
 /// Ctrl-], as in telnet and `virsh console`.
 pub(super) const DETACH: u8 = 0x1d;
@@ -68,34 +68,50 @@ pub(super) fn attach(output: &Output) -> Attach {
 
 /// Passes keys and bytes on until the shell has ended or the user leaves.
 async fn converse(mut terminal: Terminal) -> io::Result<Option<Exit>> {
+    let typing = tokio::spawn(type_keys(terminal.keyboard()));
+    let exit = tokio::select! {
+        exit = show(&mut terminal) => exit.map(Some),
+        left = typing => left.map_err(io::Error::other)?.map(|()| None),
+    };
+    exit
+}
+
+/// Shows what comes until the shell has ended.
+async fn show(terminal: &mut Terminal) -> io::Result<Exit> {
+    loop {
+        match terminal.next().await.map_err(io::Error::other)? {
+            Heard::Output(bytes) => {
+                let mut stdout = io::stdout().lock();
+                stdout.write_all(&bytes)?;
+                stdout.flush()?;
+            }
+            Heard::Ended(exit) => return Ok(exit),
+        }
+    }
+}
+
+/// Types what the user types, until the user leaves.
+async fn type_keys(keyboard: Keyboard) -> io::Result<()> {
     let mut window = signal(SignalKind::window_change())?;
     let mut stdin = tokio::io::stdin();
     let mut keys = [0; 1024];
     let mut is_open = true;
     if let Some(size) = size() {
-        terminal.resize(size).await.map_err(io::Error::other)?;
+        keyboard.resize(size).await.map_err(io::Error::other)?;
     }
     loop {
         tokio::select! {
-            heard = terminal.next() => match heard.map_err(io::Error::other)? {
-                Heard::Output(bytes) => {
-                    let mut stdout = io::stdout().lock();
-                    stdout.write_all(&bytes)?;
-                    stdout.flush()?;
-                }
-                Heard::Ended(exit) => return Ok(Some(exit)),
-            },
             read = stdin.read(&mut keys), if is_open => match read {
                 Ok(0) | Err(_) => {
                     is_open = false;
-                    terminal.write(&[END_OF_TRANSMISSION]).await.map_err(io::Error::other)?;
+                    keyboard.write(&[END_OF_TRANSMISSION]).await.map_err(io::Error::other)?;
                 }
-                Ok(n) if keys[..n].contains(&DETACH) => return Ok(None),
-                Ok(n) => terminal.write(&keys[..n]).await.map_err(io::Error::other)?,
+                Ok(n) if keys[..n].contains(&DETACH) => return Ok(()),
+                Ok(n) => keyboard.write(&keys[..n]).await.map_err(io::Error::other)?,
             },
             Some(()) = window.recv() => {
                 if let Some(size) = size() {
-                    terminal.resize(size).await.map_err(io::Error::other)?;
+                    keyboard.resize(size).await.map_err(io::Error::other)?;
                 }
             }
         }

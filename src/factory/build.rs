@@ -294,10 +294,7 @@ impl<'a> Build<'a> {
     async fn failed(&mut self, machine: BuildMachine<'_>, ground: &Ground, error: Error) -> Error {
         match &self.options.on_failure {
             OnFailure::Cleanup => machine.guest.finish().await,
-            OnFailure::Keep => match machine.disk_for_study().await {
-                Ok(disk) => self.kept = Some(disk),
-                Err(problem) => self.factory.tell(Event::Warning(why(&problem))),
-            },
+            OnFailure::Keep => self.keep_disk(machine.disk_for_study().await),
             OnFailure::Shell(attach) => {
                 self.factory.tell(Event::Warning(why(&error)));
                 let surroundings = surroundings(&self.plan.recipe, &ground.site, &ground.shape, &self.id, "BUILDING");
@@ -438,7 +435,7 @@ impl<'a> Build<'a> {
     /// Cleans the guest, ends it, and makes its disk an image.
     async fn seal(&mut self, machine: BuildMachine<'_>, ground: &Ground, image: &mut Image) -> Result<(), Error> {
         let (factory, folder) = (self.factory, self.folder.clone());
-        let mut machine = Some(machine);
+        let (mut machine, mut ended) = (Some(machine), None);
         let mut stages = Vec::new();
         let work = async {
             if let Some(machine) = &machine {
@@ -446,17 +443,29 @@ impl<'a> Build<'a> {
             }
             let Some(machine) = machine.take() else { return Ok(()) };
             let disk = machine.power_off().await.map_err(|error| failed("it was powered off", &folder, error))?;
-            let disk = seal_disk(factory, disk.path(), image, &ground.site.traces()).await?;
-            image.update(|manifest| manifest.disk = Some(disk))?;
+            let disk = ended.insert(disk);
+            let sealed = seal_disk(factory, disk.path(), image, &ground.site.traces()).await?;
+            image.update(|manifest| manifest.disk = Some(sealed))?;
             Ok::<_, Error>(())
         };
         let sealed = factory.stage(&mut stages, "seal", work).await;
         self.stages.append(&mut stages);
-        match (sealed, machine) {
-            (Err(error), Some(machine)) if !matches!(error, Error::Interrupted) => {
-                Err(self.failed(machine, ground, error).await)
+        match (sealed, machine, ended) {
+            (Err(Error::Interrupted), ..) => Err(Error::Interrupted),
+            (Err(error), Some(machine), _) => Err(self.failed(machine, ground, error).await),
+            (Err(error), None, Some(disk)) if !matches!(self.options.on_failure, OnFailure::Cleanup) => {
+                // There is no guest any more to be led into.
+                self.keep_disk(disk.for_study(&ground.parent).await);
+                Err(error)
             }
-            (sealed, _) => sealed,
+            (sealed, ..) => sealed,
+        }
+    }
+
+    fn keep_disk(&mut self, disk: Result<PathBuf, Error>) {
+        match disk {
+            Ok(disk) => self.kept = Some(disk),
+            Err(problem) => self.factory.tell(Event::Warning(why(&problem))),
         }
     }
 

@@ -7,9 +7,9 @@ use super::key::{self, BUILD_PHASES, Due};
 use super::plan::Plan;
 use super::{Error, Factory, site};
 use crate::parent::{self, Parent};
+use crate::store::LayerRecord;
 use crate::store::manifest::{Manifest, Stage};
 use crate::store::version::ImageId;
-use crate::store::{Key, LayerRecord};
 
 /// What a build would do.
 #[derive(Debug, Serialize)]
@@ -97,7 +97,7 @@ impl Factory {
         let parent = key::of_parent(parent, size, &shape)?;
         let due = key::due(plan, &site, &forecast.image, &parent)?;
         let records = self.store.layer_records()?;
-        let start_why = match (options.cold, has_layer(&records, &parent)) {
+        let start_why = match (options.cold, self.store.layer(&parent)?) {
             (true, _) => Some("--cold boots".to_owned()),
             (false, None) => Some(key::explain(&parent, None, &records)),
             (false, Some(_)) => None,
@@ -107,7 +107,7 @@ impl Factory {
             let name = due.component.name.clone();
             let why = match &miss {
                 Some(first) => Some(format!("comes after {first}")),
-                None => self.why_missed(due, options, &records),
+                None => self.why_missed(due, options, &records)?,
             };
             if why.is_some() {
                 miss.get_or_insert_with(|| name.clone());
@@ -124,25 +124,23 @@ impl Factory {
     }
 
     /// Why a component has to run, if it has to.
-    fn why_missed(&self, due: &Due<'_>, options: &Options, records: &[LayerRecord]) -> Option<String> {
-        let Some(key) = &due.key else { return Some("it may handle secrets, which no layer may hold".to_owned()) };
+    fn why_missed(&self, due: &Due<'_>, options: &Options, records: &[LayerRecord]) -> Result<Option<String>, Error> {
+        let Some(key) = &due.key else {
+            return Ok(Some("it or a component before it may handle secrets, which no layer may hold".to_owned()));
+        };
         if options.cold || options.fresh {
-            return Some(if options.cold { "--cold uses no layers" } else { "--fresh uses no layers" }.to_owned());
+            return Ok(Some(if options.cold { "--cold uses no layers" } else { "--fresh uses no layers" }.to_owned()));
         }
-        match has_layer(records, key) {
+        let layer = self.store.layer(key)?;
+        Ok(match layer.as_ref().and_then(|layer| layer.record()) {
             Some(record) => key::too_old(record, due.max_age, jiff::Timestamp::now()),
             None => Some(key::explain(key, Some(due.component), records)),
-        }
+        })
     }
 }
 
 /// What the first part of a build is called.
 const START: &str = "start of the parent";
-
-/// The newest layer with a key.
-fn has_layer<'a>(records: &'a [LayerRecord], key: &Key) -> Option<&'a LayerRecord> {
-    records.iter().filter(|record| record.key == *key).max_by_key(|record| record.made)
-}
 
 impl Forecast {
     fn estimate(&mut self, past: &Past, no_test: bool) {

@@ -36,6 +36,7 @@ mod part {
     pub(super) const DISK: &str = "disk size";
     pub(super) const MACHINE: &str = "machine";
     pub(super) const AGENT: &str = "seed and agent";
+    pub(super) const NETWORK: &str = "guests are kept from the host";
     pub(super) const BELOW: &str = "below";
     pub(super) const COMPONENT: &str = "component";
     pub(super) const DOCUMENT: &str = "document";
@@ -63,6 +64,8 @@ pub(super) fn of_parent(parent: &Parent, size: u64, shape: &Shape) -> Result<Key
         (part::DISK, size.to_string()),
         (part::MACHINE, shape.qemu.signature(&spec)?),
         (part::AGENT, Seed::with_agent(Purpose::Build).fingerprint()?),
+        (part::NETWORK, shape.qemu.isolation.is_isolated().to_string()),
+        (part::STEPS, env!("GOLDSMITH_START_VERSION").to_owned()),
     ]))
 }
 
@@ -85,11 +88,10 @@ pub(super) fn max_age(component: &PlannedComponent, recipe: &Recipe) -> Age {
     if component.program.takes_newest() { recipe.max_age.min(NEWEST_MAX_AGE) } else { recipe.max_age }
 }
 
-/// A proxy's address may hold a password.
+/// Addresses may hold a name and a password before an `@`, wherever that stands.
 fn has_credentials(site: &Site) -> bool {
     let addresses = site.proxy.iter().map(|(_, value)| value).chain(site.mirrors.iter().map(|mirror| &mirror.to));
-    let mut addresses = addresses.map(|address| address.split_once("://").map_or(address.as_str(), |(_, rest)| rest));
-    addresses.any(|address| address.split('/').next().is_some_and(|host| host.contains('@')))
+    addresses.into_iter().any(|address| address.contains('@'))
 }
 
 fn of_component(
@@ -250,5 +252,104 @@ fn machine_difference(new: &str, old: &str) -> String {
     match changed.next() {
         Some((new, Some(old))) => format!("the machine is another one: `{new}`, and was `{old}`"),
         _ => "the machine is another one".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const C: &str = "schemaVersion: 1.0\nparameters:\n  - Port: { type: string, default: 80 }\nphases:\n  - name: build\n    \
+        steps:\n      - { name: Run, action: ExecuteBash, inputs: { commands: ['echo {{ Port }}'] } }\n";
+    const R: &str = "name: web\nversion: 1.0.0\nparentImage: debian-12-minimal\n\
+        files: [{ source: page, destination: /srv/page }]\ncomponents: [./c.yaml]\n";
+
+    /// Keys of what is due for documents in a folder.
+    fn keys(files: &[(&str, &str)], site: &Site, image: &str) -> Vec<Option<Key>> {
+        let folder = tempfile::tempdir().unwrap();
+        let all = [("r.yaml", R), ("c.yaml", C), ("page", "hello")];
+        for (name, text) in all.iter().chain(files) {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let plan = Plan::read(&folder.path().join("r.yaml"), &[]).unwrap();
+        let (name, build) = image.rsplit_once('/').unwrap();
+        let (name, version) = name.split_once('/').unwrap();
+        let (name, version) = (name.parse().unwrap(), version.parse().unwrap());
+        let image = ImageId { name, version, build: build.parse().unwrap() };
+        let due = due(&plan, site, &image, &Key::new([("parent", "p".to_owned())])).unwrap();
+        due.into_iter().map(|due| due.key).collect()
+    }
+
+    fn key(files: &[(&str, &str)]) -> Key {
+        keys(files, &Site::default(), "web/1.0.0/1").remove(0).unwrap()
+    }
+
+    #[test]
+    fn what_steps_can_see_makes_another_key_and_nothing_else_does() {
+        let same = key(&[]);
+        assert_eq!(
+            key(&[("c.yaml", &format!("# why\n{}", C.replace("schemaVersion", "description: more\nschemaVersion")))]),
+            same
+        );
+        assert_eq!(keys(&[], &Site::default(), "web/1.0.0/2"), [Some(same.clone())]);
+        let test =
+            "  - name: test\n    steps:\n      - { name: Run, action: ExecuteBash, inputs: { commands: ['true'] } }\n";
+        assert_eq!(key(&[("c.yaml", &format!("{C}{test}"))]), same);
+        let others = [
+            ("c.yaml", C.replace("echo", "printf")),
+            ("c.yaml", C.replace("default: 80", "default: 81")),
+            ("page", "bye".to_owned()),
+            ("r.yaml", R.replace("destination: /srv/page", "destination: /srv/page, mode: 0600")),
+            ("r.yaml", format!("{R}workingDirectory: /opt\n")),
+        ];
+        for (name, text) in others {
+            assert_ne!(key(&[(name, &text)]), same, "{name}: {text}");
+        }
+        let mirrored = Site {
+            mirrors: vec![crate::guest::site::Mirror { from: "a".to_owned(), to: "b".to_owned() }],
+            ..Site::default()
+        };
+        assert_ne!(keys(&[], &mirrored, "web/1.0.0/1"), [Some(same)]);
+    }
+
+    #[test]
+    fn a_variable_counts_where_it_is_mentioned() {
+        let by_file = [("page", "version $IMAGE_BUILD_VERSION")];
+        let builds = ["web/1.0.0/1", "web/1.0.0/2"].map(|image| keys(&by_file, &Site::default(), image));
+        assert_ne!(builds[0], builds[1]);
+    }
+
+    #[test]
+    fn nothing_is_kept_of_what_may_hold_a_password() {
+        for proxy in ["http://user:secret@proxy:3128", "http://user:pa/ss@proxy:3128", "user:secret@proxy"] {
+            let site = Site { proxy: vec![("http_proxy".to_owned(), proxy.to_owned())], ..Site::default() };
+            assert_eq!(keys(&[], &site, "web/1.0.0/1"), [None], "{proxy}");
+        }
+        let open = Site { proxy: vec![("http_proxy".to_owned(), "http://proxy:3128".to_owned())], ..Site::default() };
+        assert!(keys(&[], &open, "web/1.0.0/1")[0].is_some());
+        assert_eq!(keys(&[("c.yaml", &format!("{C}disableLogging: true\n"))], &Site::default(), "web/1.0.0/1"), [None]);
+    }
+
+    #[test]
+    fn a_layer_may_be_too_old() {
+        let now = jiff::Timestamp::now();
+        let record = |days: i64| {
+            let made = now - jiff::SignedDuration::from_hours(24 * days);
+            let text = serde_json::json!({ "key": [], "made": made, "seconds": 1.0, "below": null, "digests": {} });
+            serde_json::from_value::<LayerRecord>(text).unwrap()
+        };
+        assert_eq!(too_old(&record(6), Age::days(7), now), None);
+        assert_eq!(too_old(&record(8), Age::days(7), now).unwrap(), "its layer is 8d old, and may be 7d old");
+    }
+
+    #[test]
+    fn the_first_difference_is_explained() {
+        let (old, new) = (key(&[]), key(&[("page", "bye")]));
+        assert_eq!(difference(&new, &old, None), "/srv/page of the recipe's files changed");
+        let new = key(&[("c.yaml", &C.replace("default: 80", "default: 81"))]);
+        assert_eq!(difference(&new, &old, None), "parameter Port is `81` and was `80`");
+        let text = C.replace("echo", "printf");
+        let source = Source::new("c.yaml", text.as_str());
+        assert_eq!(difference(&key(&[("c.yaml", &text)]), &old, Some(&source)), "c.yaml line 7 changed");
     }
 }

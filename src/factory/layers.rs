@@ -17,13 +17,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
-use tokio::task::JoinHandle;
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
+use super::build::why;
 use super::key::{self, Due};
 use super::shape::Shape;
 use super::{Error, Event, Factory};
-use crate::disk::qemu_img;
+use crate::disk::{probe, qemu_img};
 use crate::guest::seed::{Purpose, Seed};
 use crate::guest::{self, Guest};
 use crate::host::{file, process};
@@ -71,8 +72,12 @@ pub(super) struct BuildMachine<'a> {
     makes_layers: bool,
     /// When the newest layer's state was reached.
     since: Instant,
-    verification: Option<JoinHandle<std::io::Result<Result<(), Damaged>>>>,
+    /// Whether what it was restored from is whole, as soon as that is known.
+    verdict: watch::Receiver<Option<Verdict>>,
 }
+
+/// Whether a layer is as it was written.
+type Verdict = Result<(), Arc<Damaged>>;
 
 impl Wanted<'_> {
     /// A machine with as many components in it as there are layers for.
@@ -82,20 +87,52 @@ impl Wanted<'_> {
         }
         let parent = key::of_parent(self.parent, self.size, self.shape)?;
         while let Some((done, layer)) = self.newest(&parent)? {
-            match self.restored(done, layer.clone()).await {
+            let useless = match self.restored(done, layer.clone()).await {
                 Ok(machine) => return Ok(machine),
-                Err(error @ guest::Error::Machine(_)) => return Err(self.failed("it started", error)),
-                Err(error) => {
-                    self.factory.tell(Event::Warning(format!("a checkpoint is of no use and is dropped: {error}")));
-                    layer.condemn()?;
-                    file::remove_if_there(&self.disk(0))?;
-                    file::remove_if_there(&self.console_log)?;
-                }
-            }
+                Err(error) => self.useless(&layer, error).await?,
+            };
+            self.factory.tell(Event::Warning(format!("a checkpoint is of no use and is dropped: {useless}")));
+            layer.condemn()?;
+            file::remove_if_there(&self.disk(0))?;
+            file::remove_if_there(&self.console_log)?;
         }
         let mut machine = self.booted().await?;
         machine.checkpoint(parent).await?;
         Ok(machine)
+    }
+
+    /// Why a layer from which no machine could be restored is to blame; or the host's own failure.
+    async fn useless(&self, layer: &Arc<Layer>, error: guest::Error) -> Result<String, Error> {
+        use crate::machine::End;
+        if self.is_based_elsewhere(layer) {
+            return Ok("what it is based on is not there".to_owned());
+        }
+        let read = layer.clone();
+        let verified = tokio::task::spawn_blocking(move || read.verify()).await.map_err(std::io::Error::other)?;
+        if let Err(damaged) = verified {
+            return Ok(damaged.to_string());
+        }
+        match error {
+            guest::Error::Machine(_) | guest::Error::Source(_) => Err(self.failed("it started", error)),
+            guest::Error::Ended { end: End::HostDisk { .. } | End::Died { .. }, .. } => {
+                Err(self.failed("it started", error))
+            }
+            useless => Ok(useless.to_string()),
+        }
+    }
+
+    /// Whether the disks of a layer name others than those that are here: the store may have been moved.
+    fn is_based_elsewhere(&self, layer: &Arc<Layer>) -> bool {
+        let mut next = Some(layer);
+        while let Some(layer) = next {
+            next = layer.below();
+            let wanted = next.map_or_else(|| self.parent.disk.clone(), |below| below.disk());
+            let named = probe::overlay_parent(&layer.disk());
+            if !named.is_ok_and(|named| named.is_some_and(|named| named == wanted && named.exists())) {
+                return true;
+            }
+        }
+        false
     }
 
     /// The layer after the most components that is young enough, as are all components below it; else the parent's own.
@@ -148,9 +185,14 @@ impl Wanted<'_> {
         let (shape, spec) = (self.shape, self.spec(&disk, layer.seed()));
         let guest = Guest::restore(&shape.qemu, &spec, &layer.memory(), self.run.folder(), shape.boot_timeout).await?;
         let read = layer.clone();
-        let verification = Some(tokio::task::spawn_blocking(move || read.verify()));
+        let (sender, verdict) = watch::channel(None);
+        tokio::task::spawn_blocking(move || {
+            let found = read.verify().map_err(Arc::new);
+            // The machine may be gone already.
+            let _unheard = sender.send(Some(found));
+        });
         let machine = BuildMachine::new(self, guest, disk);
-        Ok(BuildMachine { done, cached: true, verification, top: Some(layer), ..machine })
+        Ok(BuildMachine { done, cached: true, verdict, top: Some(layer), ..machine })
     }
 }
 
@@ -177,7 +219,7 @@ impl<'a> BuildMachine<'a> {
             top: None,
             makes_layers: !wanted.cold,
             since: Instant::now(),
-            verification: None,
+            verdict: watch::channel(Some(Ok(()))).1,
         }
     }
 
@@ -192,24 +234,42 @@ impl<'a> BuildMachine<'a> {
             return Ok(());
         }
         let seconds = self.since.elapsed().as_secs_f64();
-        let layer = Arc::new(self.wanted.factory.store.begin_layer(key, self.top.clone())?);
-        if layer.below().is_none() {
-            fs::copy(self.wanted.seed(), layer.seed())?;
-        }
         let next = self.wanted.disk(self.overlays + 1);
-        let prepared = qemu_img::prepare_overlay(&next, &layer.disk(), self.wanted.size).await;
-        prepared.map_err(|error| Error::Disk { doing: "made", source: error.into() })?;
+        let layer = match self.begin_layer(key, &next).await {
+            Ok(layer) => layer,
+            Err(error) => {
+                self.without_layers(&why(&error));
+                return Ok(());
+            }
+        };
         let saved = self.save(&layer, &next).await;
         let saved = saved.map_err(|error| self.wanted.failed("it was paused", error))?;
         self.since = Instant::now();
         match saved {
             Ok(()) => self.keep(layer, seconds),
             Err(error) => {
-                self.wanted.factory.tell(Event::Note(format!("no checkpoint is kept from here on: {error}")));
-                self.makes_layers = false;
+                self.without_layers(&error.to_string());
+                // A full disk has to have room for what the machine writes now.
+                file::remove_if_there(&layer.memory())?;
             }
         }
         Ok(())
+    }
+
+    /// A layer that is being made, and the overlay that the machine goes on with.
+    async fn begin_layer(&self, key: Key, next: &Path) -> Result<Arc<Layer>, Error> {
+        let layer = Arc::new(self.wanted.factory.store.begin_layer(key, self.top.clone())?);
+        if layer.below().is_none() {
+            fs::copy(self.wanted.seed(), layer.seed())?;
+        }
+        let prepared = qemu_img::prepare_overlay(next, &layer.disk(), self.wanted.size).await;
+        prepared.map_err(|error| Error::Disk { doing: "made", source: error.into() })?;
+        Ok(layer)
+    }
+
+    fn without_layers(&mut self, why: &str) {
+        self.wanted.factory.tell(Event::Note(format!("no checkpoint is kept from here on: {why}")));
+        self.makes_layers = false;
     }
 
     /// Stops the machine, takes its disk and its memory, and lets it go on. The outer error is the machine's.
@@ -217,7 +277,11 @@ impl<'a> BuildMachine<'a> {
         let machine = self.guest.machine();
         tracing::debug!("pausing");
         machine.pause().await?;
-        machine.put_overlay(next).await?;
+        if let Err(error) = machine.put_overlay(next).await {
+            // It still writes to the disk that it had.
+            self.guest.resume().await?;
+            return Ok(Err(error.into()));
+        }
         tracing::debug!("the disk is finished");
         file::relocate(&self.disk, &layer.disk()).map_err(guest::Error::Source)?;
         next.clone_into(&mut self.disk);
@@ -237,7 +301,12 @@ impl<'a> BuildMachine<'a> {
     /// Has a layer's files reach the disk while the machine goes on.
     fn keep(&self, layer: Arc<Layer>, seconds: f64) {
         let listener = self.wanted.factory.listener.clone();
+        let mut verdict = self.verdict.clone();
         self.wanted.keeper.spawn(async move {
+            // What has grown from a damaged layer must not be found by anybody.
+            if !verdict.wait_for(Option::is_some).await.is_ok_and(|verdict| matches!(*verdict, Some(Ok(())))) {
+                return;
+            }
             let kept = process::in_background(move || layer.keep(seconds)).await;
             if let Err(error) = kept.and_then(|kept| kept) {
                 listener(Event::Note(format!("a checkpoint can't be kept: {error}")));
@@ -247,10 +316,9 @@ impl<'a> BuildMachine<'a> {
 
     /// Waits until the layer that it was restored from has been read. If it was damaged, it and all above it can't be
     /// found any more, and nothing that this machine does may be used.
-    pub(super) async fn verified(&mut self) -> Result<Result<(), Damaged>, Error> {
-        let Some(verification) = self.verification.take() else { return Ok(Ok(())) };
-        let verdict = verification.await.map_err(std::io::Error::other)??;
-        let Err(damaged) = verdict else { return Ok(Ok(())) };
+    pub(super) async fn verified(&mut self) -> Result<Result<(), Arc<Damaged>>, Error> {
+        let verdict = self.verdict.wait_for(Option::is_some).await.map(|verdict| verdict.clone());
+        let Some(Err(damaged)) = verdict.map_err(std::io::Error::other)? else { return Ok(Ok(())) };
         let mut layer = self.top.as_deref();
         while let Some(above) = layer {
             above.condemn()?;
@@ -283,10 +351,19 @@ impl Factory {
 /// The disk of a machine that has ended, with all that it is based on.
 pub(super) struct LastDisk {
     path: PathBuf,
-    _top: Option<Arc<Layer>>,
+    top: Option<Arc<Layer>>,
 }
 
 impl LastDisk {
+    /// Has the disk need no layer, so that it can be kept for a person.
+    pub(super) async fn for_study(self, parent: &Parent) -> Result<PathBuf, Error> {
+        if self.top.is_some() {
+            let rebased = qemu_img::rebase(&self.path, &parent.disk).await;
+            rebased.map_err(|error| Error::Disk { doing: "kept", source: error.into() })?;
+        }
+        Ok(self.path)
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -299,7 +376,7 @@ impl BuildMachine<'_> {
     /// Powers the guest off.
     pub(super) async fn power_off(self) -> Result<LastDisk, guest::Error> {
         self.guest.power_off().await?;
-        Ok(LastDisk { path: self.disk, _top: self.top })
+        Ok(LastDisk { path: self.disk, top: self.top })
     }
 
     /// Ends the machine and has its disk need no layer, so that it can be kept for a person.
@@ -307,11 +384,7 @@ impl BuildMachine<'_> {
         // What the guest has not written yet would be missing.
         let _best_effort = tokio::time::timeout(SYNC_DEADLINE, self.guest.sync()).await;
         self.guest.finish().await;
-        if self.top.is_some() {
-            let rebased = qemu_img::rebase(&self.disk, &self.wanted.parent.disk).await;
-            rebased.map_err(|error| Error::Disk { doing: "kept", source: error.into() })?;
-        }
-        Ok(self.disk)
+        LastDisk { path: self.disk, top: self.top }.for_study(self.wanted.parent).await
     }
 }
 

@@ -32,10 +32,13 @@ impl Factory {
         env.push(("TERM".to_owned(), std::env::var("TERM").unwrap_or_else(|_| "dumb".to_owned())));
         let cwd = surroundings.working_directory.clone();
         let argv = ["sh", "-c", SHELL].map(str::to_owned).into();
+        let failed = |source| Error::Shell { source: Box::new(source) };
+        guest.is_there().await.map_err(failed)?;
         let opened = guest.terminal(Exec { argv, env, cwd, timeout_ms: None }).await;
-        let terminal = opened.map_err(|source| Error::Shell { source: Box::new(source) })?;
+        let terminal = opened.map_err(failed)?;
         tokio::select! {
             () = self.cancel.cancelled() => Err(Error::Interrupted),
+            ended = guest.ended() => Err(failed(ended)),
             left = attach(terminal) => Ok(left?),
         }
     }

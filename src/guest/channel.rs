@@ -46,9 +46,15 @@ enum Command {
 /// A program on a terminal of its own. Dropped, the program is ended.
 #[derive(Debug)]
 pub struct Terminal {
+    keyboard: Keyboard,
+    news: mpsc::Receiver<News>,
+}
+
+/// The keys of a terminal. Who types and who reads should be two: while much is written, keys wait until it was read.
+#[derive(Debug, Clone)]
+pub struct Keyboard {
     id: u32,
     requests: mpsc::Sender<Command>,
-    news: mpsc::Receiver<News>,
 }
 
 /// What comes from a terminal.
@@ -72,6 +78,13 @@ impl Terminal {
         }
     }
 
+    /// Its keys.
+    pub fn keyboard(&self) -> Keyboard {
+        self.keyboard.clone()
+    }
+}
+
+impl Keyboard {
     /// Types.
     pub async fn write(&self, keys: &[u8]) -> Result<(), Error> {
         for data in keys.chunks(goldsmith_agent::MAX_CHUNK) {
@@ -179,7 +192,7 @@ impl Agent {
         let (begun, id) = oneshot::channel();
         self.requests.send(Command::Request { op, news, begun: Some(begun) }).await.map_err(|_| Error::Lost)?;
         let id = id.await.map_err(|_| Error::Lost)?;
-        Ok(Terminal { id, requests: self.requests.clone(), news: inbox })
+        Ok(Terminal { keyboard: Keyboard { id, requests: self.requests.clone() }, news: inbox })
     }
 
     async fn converse(&self, op: Op, mut output: impl FnMut(Stream, &[u8])) -> Result<Reply, Error> {

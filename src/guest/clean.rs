@@ -44,7 +44,7 @@ enum Stage {
     Last,
 }
 
-/// All operations, in order.
+/// All operations, in order of their stages; of those that run side by side the longest begin first.
 pub static OPERATIONS: [Operation; 14] = [
     Operation {
         name: "services",
@@ -54,17 +54,38 @@ pub static OPERATIONS: [Operation; 14] = [
         stage: Stage::First,
         script: r#"
 command -v systemctl >/dev/null || exit 0
-running=$(systemctl list-units --type=service,timer --state=running,waiting --plain --no-legend --no-pager)
-set --
-while read -r unit rest; do
+set -- '*.timer'
+for folder in /sys/fs/cgroup/*.slice/*.service /sys/fs/cgroup/*.slice/*.slice/*.service \
+              /sys/fs/cgroup/systemd/*.slice/*.service /sys/fs/cgroup/systemd/*.slice/*.slice/*.service; do
+  case $folder in */user.slice/*) continue ;; esac
+  unit=${folder##*/}
   case $unit in
-    goldsmith-agent*|systemd-*.service|dbus*|user@*|getty@*|serial-getty@*|NetworkManager*|polkit*|'') ;;
+    '*.service'|goldsmith-agent*|systemd-*|dbus*|user@*|getty@*|serial-getty@*|NetworkManager*|polkit*) ;;
     *) set -- "$@" "$unit" ;;
   esac
-done <<UNITS
-$running
-UNITS
-[ $# -eq 0 ] || systemctl stop "$@""#,
+done
+systemctl stop -- "$@""#,
+    },
+    Operation {
+        name: "journal",
+        summary: "remove the journal and keep its place",
+        marker: Some("skip_cleanup_instance_log_files"),
+        is_vital: false,
+        stage: Stage::Then,
+        script: r#"
+journalctl --relinquish-var >/dev/null 2>&1
+rm -rf /var/log/journal/*"#,
+    },
+    Operation {
+        name: "logs",
+        summary: "empty log files and remove rotated ones",
+        marker: Some("skip_cleanup_instance_log_files"),
+        is_vital: false,
+        stage: Stage::Then,
+        script: r#"
+find /var/log -path /var/log/journal -prune -o -type f '(' -name '*.gz' -o -name '*.xz' -o -name '*.zst' -o -name '*.[0-9]' -o -name '*.old' -o -name '*-[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]*' ')' -exec rm -f {} +
+find /var/log -path /var/log/journal -prune -o ! -name 'cloud-init*.log' -type f -size +0 -exec sh -c 'for file; do : > "$file"; done' sh {} +
+rm -rf /var/log/amazon/ssm/* /var/log/sa/sa* /var/lib/rsyslog/imjournal.state /var/lib/logrotate/status"#,
     },
     Operation {
         name: "cloud-init",
@@ -152,27 +173,6 @@ for home in /root /home/*; do
 done"#,
     },
     Operation {
-        name: "journal",
-        summary: "remove the journal and keep its place",
-        marker: Some("skip_cleanup_instance_log_files"),
-        is_vital: false,
-        stage: Stage::Then,
-        script: r#"
-journalctl --relinquish-var >/dev/null 2>&1
-rm -rf /var/log/journal/*"#,
-    },
-    Operation {
-        name: "logs",
-        summary: "empty log files and remove rotated ones",
-        marker: Some("skip_cleanup_instance_log_files"),
-        is_vital: false,
-        stage: Stage::Then,
-        script: r#"
-find /var/log -path /var/log/journal -prune -o -type f '(' -name '*.gz' -o -name '*.xz' -o -name '*.zst' -o -name '*.[0-9]' -o -name '*.old' -o -name '*-[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]*' ')' -exec rm -f {} +
-find /var/log -path /var/log/journal -prune -o -type f -size +0 -exec sh -c 'for file; do : > "$file"; done' sh {} +
-rm -rf /var/log/amazon/ssm/* /var/log/sa/sa* /var/lib/rsyslog/imjournal.state /var/lib/logrotate/status"#,
-    },
-    Operation {
         name: "mail-and-crashes",
         summary: "remove mail and crash reports",
         marker: Some("skip_cleanup_instance_log_files"),
@@ -203,8 +203,17 @@ rm -rf /var/log/amazon/ssm/* /var/log/sa/sa* /var/lib/rsyslog/imjournal.state /v
         is_vital: false,
         stage: Stage::Last,
         script: r#"
-sync
-fstrim --all --quiet-unsupported 2>/dev/null || fstrim /"#,
+# What is mounted with `discard` has told the host already.
+while read -r device folder type options rest; do
+  case $type in
+    ext3|ext4|xfs|btrfs|f2fs) ;;
+    *) continue ;;
+  esac
+  case ",$options," in
+    *,discard*) ;;
+    *) sync; fstrim --all --quiet-unsupported 2>/dev/null || fstrim /; exit ;;
+  esac
+done < /proc/mounts"#,
     },
 ];
 
@@ -231,7 +240,7 @@ impl Guest {
             for &operation in due.iter().filter(|operation| operation.stage == stage) {
                 running.push(self.clean_one(operation, working_directory).boxed());
             }
-            let mut running = futures_util::stream::iter(running).buffered(AT_ONCE);
+            let mut running = futures_util::stream::iter(running).buffer_unordered(AT_ONCE);
             while let Some(complaint) = running.next().await {
                 complaints.extend(complaint?);
             }

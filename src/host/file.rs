@@ -154,7 +154,12 @@ fn copy_data(from: &Path, to: &Path) -> io::Result<()> {
     fs_err::set_permissions(to, source.metadata()?.permissions())?;
     target.set_len(length)?;
     let mut at = 0;
-    while let Ok(data) = rustix::fs::seek(&source, SeekFrom::Data(at)) {
+    while at < length {
+        let data = match rustix::fs::seek(&source, SeekFrom::Data(at)) {
+            Ok(data) => data,
+            Err(rustix::io::Errno::NXIO) => break,
+            Err(error) => return Err(named("read", from, &error.into())),
+        };
         let end = rustix::fs::seek(&source, SeekFrom::Hole(data))?;
         source.seek(io::SeekFrom::Start(data))?;
         target.seek(io::SeekFrom::Start(data))?;

@@ -28,7 +28,7 @@ const CHANNELS: u32 = 2;
 /// Reading back a gigabyte takes a quarter of a second.
 const POLL: Duration = Duration::from_millis(5);
 /// A memory file that takes longer has a disk under it that is no use for this.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(600);
 /// What QEMU calls the ability.
 const MAPPED_RAM: &str = "mapped-ram";
 /// Name in the machine's folder of the socket that memory is streamed over.
@@ -71,6 +71,16 @@ impl Machine {
 
     /// Writes the memory of a paused machine to a new file, readable by its owner only.
     pub async fn write_memory(&self, memory: &Path) -> Result<(), Error> {
+        let written = self.send_memory(memory).await;
+        if written.is_err() {
+            // What goes on after a while would stop the machine when it is done.
+            self.qmp.execute("migrate_cancel", json!({})).await?;
+            ended(&self.qmp).await?;
+        }
+        written
+    }
+
+    async fn send_memory(&self, memory: &Path) -> Result<(), Error> {
         // QEMU itself would make it readable by the group.
         let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(memory)?;
         if is_able(&self.qmp).await? {
@@ -136,6 +146,21 @@ async fn without_limit(qmp: &Qmp) -> Result<(), qmp::Error> {
 
 fn uri(memory: &Path) -> String {
     format!("file:{}", memory.display())
+}
+
+/// Waits until nothing is under way any more.
+async fn ended(qmp: &Qmp) -> Result<(), Error> {
+    let ended = async {
+        loop {
+            let state = qmp.execute("query-migrate", json!({})).await?;
+            match state["status"].as_str() {
+                None | Some("none" | "completed" | "failed" | "cancelled") => return Ok(()),
+                _ => tokio::time::sleep(POLL).await,
+            }
+        }
+    };
+    let late = || Error::Failed("it can't be stopped".to_owned());
+    tokio::time::timeout(DEADLINE, ended).await.unwrap_or_else(|_| Err(late()))
 }
 
 async fn finished(qmp: &Qmp) -> Result<(), Error> {

@@ -67,7 +67,11 @@ impl Store {
                 self.io(crate::host::file::remove_if_there(&item.path.join(layer::RECORD)))?;
             }
             let removed = if item.path.is_dir() { fs::remove_dir_all(&item.path) } else { fs::remove_file(&item.path) };
-            self.io(removed)?;
+            // Somebody else may have removed it.
+            match removed {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                removed => self.io(removed)?,
+            }
         }
         Ok(())
     }
@@ -99,7 +103,9 @@ impl Store {
             let used = fs::metadata(folder.join(layer::LOCK)).and_then(|lock| lock.modified());
             let used = used.unwrap_or(std::time::SystemTime::UNIX_EPOCH);
             let is_held = self.is_in_use(&folder.join(layer::LOCK))?;
-            layers.push((used, name, record.below().map(str::to_owned), is_held, self.io(space(&folder))?));
+            // Somebody else may be removing it.
+            let Ok(bytes) = space(&folder) else { continue };
+            layers.push((used, name, record.below().map(str::to_owned), is_held, bytes));
         }
         let mut total: u64 = layers.iter().map(|(.., bytes)| bytes).sum();
         let mut over = Vec::new();

@@ -40,9 +40,10 @@ impl Lock {
         }
     }
 
-    /// Lets others have a part of a lock that was held whole.
+    /// Lets others have a part of a lock that was held whole. The kernel takes the old lock back before it gives the new
+    /// one, and somebody may be looking just then, so this waits.
     pub fn share(&self) -> io::Result<()> {
-        Ok(rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockShared)?)
+        Ok(rustix::fs::flock(&self.file, FlockOperation::LockShared)?)
     }
 
     /// Whether nobody else holds a part. If somebody does, this one's own part may be lost.

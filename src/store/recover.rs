@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use fs_err as fs;
 use rustix::process::{Pid, Signal, kill_process};
@@ -35,8 +36,8 @@ impl Store {
                 Err(error) => recovered.problems.push(format!("the leftovers of {name} can't be removed: {error}")),
             }
         }
-        for name in self.names_in(&self.layers())?.iter().filter(|name| !name.starts_with(run::BEGINNING)) {
-            if let Err(error) = recover_layer(&self.layers().join(name)) {
+        for name in self.names_in(&self.layers())? {
+            if let Err(error) = self.recover_layer(&self.layers().join(&name)) {
                 recovered.problems.push(format!("the half-made layer {name} can't be removed: {error}"));
             }
         }
@@ -56,6 +57,23 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Removes what was never finished, was found to be of no use, or has lost what it is based on.
+    fn recover_layer(&self, folder: &Path) -> io::Result<()> {
+        let is_layer = || {
+            let record = layer::read_record(folder);
+            let is_whole = |below: &str| layer::read_record(&self.layers().join(below)).is_some();
+            record.is_some_and(|record| record.below().is_none_or(is_whole))
+        };
+        if !folder.is_dir() || is_layer() || is_just_made(folder) {
+            return Ok(());
+        }
+        let Some(_held) = Lock::try_take(&folder.join(layer::LOCK))? else { return Ok(()) };
+        // Whoever made it may have finished it in the meantime.
+        if is_layer() { Ok(()) } else { file::remove_tree(folder) }
+    }
+}
+
 /// Whether the folder belonged to a dead run. One that a person wanted to keep says so.
 fn recover_run(folder: &Path) -> io::Result<bool> {
     if folder.join(run::KEPT).exists() {
@@ -67,14 +85,15 @@ fn recover_run(folder: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Removes what was never finished, or was found to be of no use.
-fn recover_layer(folder: &Path) -> io::Result<()> {
-    if !folder.is_dir() || layer::read_record(folder).is_some() {
-        return Ok(());
-    }
-    let Some(_held) = Lock::try_take(&folder.join(layer::LOCK))? else { return Ok(()) };
-    file::remove_tree(folder)
+/// Whether a folder may belong to somebody who has not locked it yet.
+fn is_just_made(folder: &Path) -> bool {
+    let is_hidden = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(run::BEGINNING));
+    let modified = fs::metadata(folder).and_then(|metadata| metadata.modified());
+    is_hidden && modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age < BEGINNING_TIME))
 }
+
+/// How long a folder may take from its making to its lock.
+const BEGINNING_TIME: Duration = Duration::from_secs(60);
 
 /// Kills our processes whose working folder this is: QEMU always runs in its run's folder. The parent-death signal
 /// should have ended them already; what it misses, a child of a child, is found here.

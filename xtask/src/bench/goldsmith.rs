@@ -34,8 +34,7 @@ impl Bench {
 
     fn goldsmith(&self, words: &[&str]) -> Command {
         let mut command = shell::command(shell::target().join("release/goldsmith"));
-        command.args(words).env("GOLDSMITH_HOME", self.home()).env("GOLDSMITH_LOG", "goldsmith=debug");
-        command.env("NO_COLOR", "1");
+        command.args(words).env("GOLDSMITH_HOME", self.home()).env("NO_COLOR", "1");
         command
     }
 
@@ -80,7 +79,7 @@ impl Bench {
 
     fn run(&self, recipe: &Path, flags: &[&str], qemu: Option<&Path>) -> Result<Built> {
         let mut command = self.goldsmith(&["build", "--json"]);
-        command.arg(recipe).args(flags);
+        command.arg(recipe).args(flags).env("GOLDSMITH_LOG", "goldsmith=debug");
         if let Some(folder) = qemu {
             let path = std::env::var_os("PATH").unwrap_or_default();
             let folders = [folder.to_owned()].into_iter().chain(std::env::split_paths(&path));
@@ -108,8 +107,21 @@ impl Bench {
         let stages = answer["stages"].as_array().into_iter().flatten();
         let stage = |stage: &serde_json::Value| Some((stage["name"].as_str()?.to_owned(), stage["seconds"].as_f64()?));
         let image = self.home().join("images").join(answer["image"].as_str().context("no image")?);
+        remove_older(&image)?;
         Ok(Built { seconds, stages: stages.filter_map(stage).collect(), image, log, memory })
     }
+}
+
+/// Removes earlier builds of an image: hundreds of them fill a disk.
+fn remove_older(image: &Path) -> Result<()> {
+    let number = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();
+    for other in fs_err::read_dir(image.parent().context("no version")?)? {
+        let other = other?.path();
+        if number(&other).is_some_and(|other| Some(other) < number(image)) {
+            fs_err::remove_dir_all(other)?;
+        }
+    }
+    Ok(())
 }
 
 /// Notes how much memory goldsmith and its QEMU have used at most so far.
