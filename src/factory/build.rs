@@ -273,27 +273,33 @@ impl<'a> Build<'a> {
             if let Err(damaged) = machine.verified().await? {
                 factory.tell(Event::Warning(format!("{damaged}; it is dropped, and the build begins again")));
                 machine.discard().await?;
+                file::remove_if_there(&self.folder.join(CONSOLE_LOG))?;
                 continue;
             }
             self.stages.append(&mut stages);
+            let qemu = machine.guest.machine().qmp().version().to_string();
+            // A full disk has to have room for what is noted, so what has failed goes first.
+            let worked = match worked {
+                Ok(()) => Ok(machine),
+                Err(error) => Err(self.failed(machine, ground, error).await),
+            };
             if let Some(image) = image.as_mut() {
-                let qemu = machine.guest.machine().qmp().version().to_string();
-                image.update(|manifest| {
+                let noted = image.update(|manifest| {
                     manifest.machine = Some(ground.shape.record(qemu));
                     manifest.components = ran;
-                })?;
+                });
+                if worked.is_ok() {
+                    noted?;
+                }
             }
-            match worked {
-                Ok(()) => return Ok(machine),
-                Err(error) => return Err(self.failed(machine, ground, error).await),
-            }
+            return worked;
         }
     }
 
     /// Does what the user wants done with a machine in which something failed.
     async fn failed(&mut self, machine: BuildMachine<'_>, ground: &Ground, error: Error) -> Error {
         match &self.options.on_failure {
-            OnFailure::Cleanup => machine.guest.finish().await,
+            OnFailure::Cleanup => self.discard(machine).await,
             OnFailure::Keep => self.keep_disk(machine.disk_for_study().await),
             OnFailure::Shell(attach) => {
                 self.factory.tell(Event::Warning(why(&error)));
@@ -301,7 +307,7 @@ impl<'a> Build<'a> {
                 if let Err(problem) = self.factory.lead_in(&machine.guest, attach, &surroundings).await {
                     self.factory.tell(Event::Warning(format!("no shell can be opened: {}", why(&problem))));
                 }
-                machine.guest.finish().await;
+                self.discard(machine).await;
             }
         }
         error
@@ -459,6 +465,12 @@ impl<'a> Build<'a> {
                 Err(error)
             }
             (sealed, ..) => sealed,
+        }
+    }
+
+    async fn discard(&self, machine: BuildMachine<'_>) {
+        if let Err(problem) = machine.discard().await {
+            self.factory.tell(Event::Warning(why(&problem)));
         }
     }
 

@@ -64,7 +64,7 @@ impl Factory {
         let guest = steps.guest;
         // A build goes on when package locks are free, a test when the system says that it is up.
         let after_reboot = || match steps.allowed_failed_units {
-            None => guest.wait_for_cloud_init().map(|waited| waited.map(drop)).boxed(),
+            None => settled(guest).boxed(),
             Some(allowed) => check_system(guest, allowed).map(|checked| degraded(checked?)).boxed(),
         };
         let runner = Runner { guest, site: steps.surroundings, listener: &listener, after_reboot: &after_reboot };
@@ -91,6 +91,12 @@ impl Factory {
         }
         all
     }
+}
+
+/// After a restart nothing may get in the way of a build, as after the first boot.
+async fn settled(guest: &Guest) -> Result<(), guest::Error> {
+    guest.wait_for_cloud_init().await?;
+    guest.stop_timers().await
 }
 
 /// A system that comes up degraded after a restart fails its test as it does after a cold boot.

@@ -327,12 +327,10 @@ impl<'a> BuildMachine<'a> {
         Ok(Err(damaged))
     }
 
-    /// Ends the machine and removes its disk, so that another one can take its place.
+    /// Ends the machine and removes its disk.
     pub(super) async fn discard(self) -> Result<(), Error> {
-        let (disk, wanted) = (self.disk, self.wanted);
         self.guest.finish().await;
-        file::remove_if_there(&disk)?;
-        Ok(file::remove_if_there(&wanted.console_log)?)
+        Ok(file::remove_if_there(&self.disk)?)
     }
 }
 

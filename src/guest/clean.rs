@@ -54,17 +54,19 @@ pub static OPERATIONS: [Operation; 14] = [
         stage: Stage::First,
         script: r#"
 command -v systemctl >/dev/null || exit 0
-set -- '*.timer'
+set --
 for folder in /sys/fs/cgroup/*.slice/*.service /sys/fs/cgroup/*.slice/*.slice/*.service \
               /sys/fs/cgroup/systemd/*.slice/*.service /sys/fs/cgroup/systemd/*.slice/*.slice/*.service; do
   case $folder in */user.slice/*) continue ;; esac
   unit=${folder##*/}
   case $unit in
+    # These have nothing to write when they end.
     '*.service'|goldsmith-agent*|systemd-*|dbus*|user@*|getty@*|serial-getty@*|NetworkManager*|polkit*) ;;
+    ssh.service|sshd.service|cron.service|crond.service) ;;
     *) set -- "$@" "$unit" ;;
   esac
 done
-systemctl stop -- "$@""#,
+[ $# -eq 0 ] || systemctl stop -- '*.timer' "$@""#,
     },
     Operation {
         name: "journal",
@@ -72,9 +74,7 @@ systemctl stop -- "$@""#,
         marker: Some("skip_cleanup_instance_log_files"),
         is_vital: false,
         stage: Stage::Then,
-        script: r#"
-journalctl --relinquish-var >/dev/null 2>&1
-rm -rf /var/log/journal/*"#,
+        script: "rm -rf /var/log/journal/*",
     },
     Operation {
         name: "logs",

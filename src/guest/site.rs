@@ -98,8 +98,10 @@ impl Guest {
     /// Overwrites what deleted files have left on the disk. Trimming alone does not: a block of 4 KiB is only a part of
     /// one of the disk's clusters. Zeroes take no room in the overlay.
     pub async fn overwrite_free_space(&self) -> Result<(), Error> {
-        // ext4 and XFS keep some blocks back, even from root, and those may be the very ones.
+        // What the journal's service holds open is not free yet. ext4 and XFS keep some blocks back, even from root, and
+        // those may be the very ones.
         const FILL: &str = r#"
+journalctl --relinquish-var >/dev/null 2>&1
 for kept in /sys/fs/ext4/*/reserved_clusters; do [ -w "$kept" ] && echo 0 > "$kept"; done
 findmnt --raw --noheadings --output TARGET --types xfs | while read -r folder; do
   xfs_io -x -c 'resblks 0' "$folder" >/dev/null 2>&1

@@ -14,7 +14,6 @@ mod goldsmith;
 mod peers;
 mod table;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -41,9 +40,6 @@ pub(crate) struct Arguments {
     #[arg(long)]
     table: bool,
 }
-
-/// Values of each measurement, a value a round; none where the round could not measure it.
-pub(super) type Results = BTreeMap<String, Vec<Option<f64>>>;
 
 /// Where a measurement puts what it found.
 pub(super) type Found = Vec<(String, f64)>;
@@ -74,25 +70,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.add
         && let Some(before) = table::read()?
     {
-        record.results = before.results;
+        record.rounds = before.rounds;
     }
-    for round in 1..=arguments.runs {
+    for number in 1..=arguments.runs {
+        record.rounds.push(table::Round::begin());
         for (name, measure) in measurements() {
             let is_wanted = arguments.only.is_empty() || arguments.only.iter().any(|only| name.contains(only));
             if !is_wanted {
                 continue;
             }
-            say(&format!("round {round}: {name}"));
-            match measure(&bench) {
+            say(&format!("round {number}: {name}"));
+            let found = measure(&bench);
+            let Some(round) = record.rounds.last_mut() else { continue };
+            match found {
                 Ok(found) => {
                     for (name, value) in found {
-                        say(&format!("round {round}: {name}: {value:.2}"));
-                        record.results.entry(name).or_default().push(Some(value));
+                        say(&format!("round {number}: {name}: {value:.2}"));
+                        round.values.insert(name, value);
                     }
                 }
                 Err(error) => {
-                    say(&format!("round {round}: {name} can't be measured: {error:#}"));
-                    record.results.entry(name.to_owned()).or_default().push(None);
+                    say(&format!("round {number}: {name} can't be measured: {error:#}"));
+                    round.failures.push(name.to_owned());
                 }
             }
             table::save(&record)?;

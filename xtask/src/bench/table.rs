@@ -1,11 +1,12 @@
 //! What was measured, as JSON and as a table.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{Bench, Results};
+use super::Bench;
 use crate::shell::{self, output, root};
 
 const JSON: &str = "docs/benchmarks.json";
@@ -14,17 +15,41 @@ const TABLE: &str = "docs/benchmarks.md";
 /// Everything that is kept.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Record {
-    /// When, and on what.
+    /// What it was measured on.
     machine: Vec<(String, String)>,
-    /// Values, one a round.
-    pub(super) results: Results,
+    /// What was measured one after another: only such values are compared.
+    pub(super) rounds: Vec<Round>,
+}
+
+/// One round.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Round {
+    /// When.
+    date: String,
+    /// Of which state of goldsmith.
+    commit: String,
+    /// What was found.
+    pub(super) values: BTreeMap<String, f64>,
+    /// What could not be measured.
+    pub(super) failures: Vec<String>,
+}
+
+impl Round {
+    /// A round that begins now.
+    pub(super) fn begin() -> Self {
+        let (values, failures) = (BTreeMap::new(), Vec::new());
+        let date = first_line(shell::command("date").args(["-u", "+%Y-%m-%d"]));
+        let commit = first_line(shell::command("git").args(["describe", "--always", "--dirty"]));
+        Self { date, commit, values, failures }
+    }
+}
+
+fn first_line(command: &mut std::process::Command) -> String {
+    output(command).and_then(|text| text.lines().next().map(str::to_owned)).unwrap_or_else(|| "none".to_owned())
 }
 
 impl Record {
     pub(super) fn of(bench: &Bench) -> Result<Self> {
-        let first_line = |command: &mut std::process::Command| {
-            output(command).and_then(|text| text.lines().next().map(str::to_owned)).unwrap_or_else(|| "none".to_owned())
-        };
         let version = |program: &str, flag: &str| first_line(shell::command(program).arg(flag));
         let cpu = fs_err::read_to_string("/proc/cpuinfo")?;
         let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
@@ -32,9 +57,7 @@ impl Record {
         let release = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or_default();
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let machine = [
-            ("date", first_line(shell::command("date").args(["-u", "+%Y-%m-%d"]))),
             ("command", "cargo xtask bench".to_owned()),
-            ("commit", first_line(shell::command("git").args(["rev-parse", "--short", "HEAD"]))),
             ("processor", format!("{} × {}", cores, cpu.unwrap_or("unknown"))),
             ("system", release.trim_matches('"').to_owned()),
             ("accelerator", bench.accelerator.clone()),
@@ -43,11 +66,11 @@ impl Record {
             ("virt-customize", version("virt-customize", "--version")),
         ];
         let machine = machine.map(|(name, value)| (name.to_owned(), value)).into();
-        Ok(Self { machine, results: Results::new() })
+        Ok(Self { machine, rounds: Vec::new() })
     }
 
     fn values(&self, name: &str) -> Vec<f64> {
-        self.results.get(name).into_iter().flatten().flatten().copied().collect()
+        self.rounds.iter().filter_map(|round| round.values.get(name)).copied().collect()
     }
 
     fn median(&self, name: &str) -> Option<f64> {
@@ -56,8 +79,8 @@ impl Record {
 
     /// The median of the ratios of what was measured in the same round.
     fn ratio(&self, slow: &str, quick: &str) -> Option<f64> {
-        let pairs = self.results.get(slow)?.iter().zip(self.results.get(quick)?);
-        median(pairs.filter_map(|(slow, quick)| Some(slow.as_ref()? / quick.as_ref()?)).collect())
+        let ratio = |round: &Round| Some(round.values.get(slow)? / round.values.get(quick)?);
+        median(self.rounds.iter().filter_map(ratio).collect())
     }
 }
 
@@ -99,25 +122,31 @@ pub(super) fn write(record: &Record) -> Result<()> {
     for (name, value) in &record.machine {
         writeln!(text, "- {name}: {value}")?;
     }
+    let states = record.rounds.iter().map(|round| format!("{} of {}", round.commit, round.date));
+    let states: std::collections::BTreeSet<String> = states.collect();
+    writeln!(text, "- goldsmith: {}", states.into_iter().collect::<Vec<_>>().join(", "))?;
     budgets(record, &mut text)?;
     text.push_str("\n## All measurements\n\n| what | median | least | most | rounds |\n|---|---|---|---|---|\n");
-    for name in record.results.keys() {
+    let names: std::collections::BTreeSet<&String> =
+        record.rounds.iter().flat_map(|round| round.values.keys()).collect();
+    for name in names {
         let values = record.values(name);
-        let (Some(middle), Some(least), Some(most)) =
-            (median(values.clone()), values.iter().copied().reduce(f64::min), values.iter().copied().reduce(f64::max))
-        else {
-            writeln!(text, "| {name} | not measured | | | 0 |")?;
-            continue;
-        };
-        writeln!(text, "| {name} | {middle:.2} | {least:.2} | {most:.2} | {} |", values.len())?;
+        let (least, most) = values.iter().fold((f64::MAX, f64::MIN), |(l, m), &value| (value.min(l), value.max(m)));
+        if let Some(middle) = median(values.clone()) {
+            writeln!(text, "| {name} | {middle:.2} | {least:.2} | {most:.2} | {} |", values.len())?;
+        }
     }
-    let notes = root().join("docs/benchmarks-notes.md");
-    if notes.exists() {
-        text.push('\n');
-        text.push_str(&fs_err::read_to_string(notes)?);
+    let path = root().join(TABLE);
+    // What a person has written stays.
+    if let Some((_, notes)) = fs_err::read_to_string(&path).unwrap_or_default().split_once(NOTES) {
+        text.push_str(NOTES);
+        text.push_str(notes);
     }
-    Ok(fs_err::write(root().join(TABLE), text)?)
+    Ok(fs_err::write(path, text)?)
 }
+
+/// Begins the part of the table's file that is written by hand.
+const NOTES: &str = "\n## Notes\n";
 
 /// Where a budget's value comes from.
 #[derive(Clone, Copy)]
@@ -183,11 +212,17 @@ mod tests {
 
     #[test]
     fn ratios_are_of_pairs() {
-        let results = Results::from([
-            ("a".to_owned(), vec![Some(10.0), Some(30.0), None, Some(8.0)]),
-            ("b".to_owned(), vec![Some(5.0), Some(10.0), Some(1.0), Some(1.0)]),
-        ]);
-        let record = Record { machine: Vec::new(), results };
+        let round = |values: &[(&str, f64)]| {
+            let values = values.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+            Round { values, ..Round::default() }
+        };
+        let rounds = vec![
+            round(&[("a", 10.0), ("b", 5.0)]),
+            round(&[("a", 30.0), ("b", 10.0)]),
+            round(&[("b", 1.0)]),
+            round(&[("a", 8.0), ("b", 1.0)]),
+        ];
+        let record = Record { machine: Vec::new(), rounds };
         assert_eq!((record.ratio("a", "b"), record.median("a")), (Some(3.0), Some(10.0)));
         assert_eq!((record.ratio("a", "c"), record.median("c")), (None, None));
     }
