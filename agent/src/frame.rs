@@ -157,8 +157,10 @@ mod tests {
                 stream.extend(encode(&next).expect("small"));
             }
             let (found, _) = decode_in_portions(&stream, 7);
-            prop_assert!(!found.is_empty());
-            prop_assert!(found.iter().all(|payload| payload == &next));
+            prop_assert!(found.contains(&next));
+            // What comes next may be byte for byte what was cut off, and then nothing was.
+            let is_whole = stream.starts_with(&encode(&cut).expect("small"));
+            prop_assert!(found.iter().all(|payload| payload == &next || (is_whole && payload == &cut)));
         }
 
         #[test]
