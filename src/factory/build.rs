@@ -17,7 +17,6 @@ use super::shape::Shape;
 use super::shell::Attach;
 use super::site::{self, SiteWishes};
 use super::{Error, Event, Factory};
-use crate::document::size::Size;
 use crate::guest::site::Site;
 use crate::guest::{self, Guest};
 use crate::host::file;
@@ -210,12 +209,11 @@ impl<'a> Build<'a> {
         let parent = self.parent(run).await?;
         let recipe = &self.plan.recipe;
         let shape = self.factory.shape(&recipe.machine.or(&parent.machine), recipe.network.open).await?;
-        let size = recipe.disk.as_ref().map_or(0, |disk| disk.value.0);
-        if size != 0 && size < parent.virtual_size {
-            let warning = format!("the parent's disk is larger than {} already", Size(size));
+        let size = self.plan.disk_size(&parent);
+        if let Some(disk) = recipe.disk.as_ref().filter(|disk| (1..parent.virtual_size).contains(&disk.value.0)) {
+            let warning = format!("the parent's disk is larger than {} already", disk.value);
             self.factory.tell(Event::Warning(warning));
         }
-        let size = size.max(parent.virtual_size);
         Ok(Ground { site, parent, shape, size })
     }
 
@@ -410,7 +408,7 @@ impl<'a> Build<'a> {
     async fn parent(&mut self, run: &Run) -> Result<Parent, Error> {
         let (factory, plan) = (self.factory, self.plan);
         let listener = |event: parent::Event| factory.tell(Event::Parent(event));
-        let checksum = plan.recipe.parent_checksum.as_ref().map(|checksum| checksum.value.as_str());
+        let checksum = plan.parent_checksum();
         let obtained = parent::obtain(&plan.parent, checksum, &plan.folder, &factory.store, run, &listener);
         let parent = factory.stage(&mut self.stages, "parent", obtained).await?;
         if let Some(stage) = self.stages.last_mut() {

@@ -77,9 +77,8 @@ impl Factory {
     /// Runs the wanted phases of components, in order, until one ends the run. A step that failed with `Continue` lets
     /// later components run, and fails the whole at the end.
     pub(super) async fn run_components(&self, components: &[PlannedComponent], steps: &Steps<'_>) -> Vec<Ran> {
-        let has_work =
-            |component: &&PlannedComponent| steps.phases.iter().any(|phase| component.program.has_phase(phase));
-        let due: Vec<&PlannedComponent> = components.iter().filter(has_work).collect();
+        let due: Vec<&PlannedComponent> =
+            components.iter().filter(|component| component.has_work_in(steps.phases)).collect();
         let mut all = Vec::new();
         for (number, component) in (1..).zip(&due) {
             let ran = self.run_component(component, (number, due.len()), steps).await;

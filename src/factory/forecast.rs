@@ -57,7 +57,7 @@ impl Factory {
             forecast.seconds = Some(0.0);
             return Ok(forecast);
         }
-        let checksum = plan.recipe.parent_checksum.as_ref().map(|checksum| checksum.value.as_str());
+        let checksum = plan.parent_checksum();
         let parent = parent::known(&plan.parent, checksum, &plan.folder, &self.store).await?;
         match parent {
             Some(parent) => self.steps(plan, options, &parent, &past, &mut forecast).await?,
@@ -71,7 +71,7 @@ impl Factory {
                     seconds: past.boot(),
                 });
                 for component in &plan.components {
-                    if BUILD_PHASES.iter().any(|phase| component.program.has_phase(phase)) {
+                    if component.has_work_in(&BUILD_PHASES) {
                         let (name, seconds) = (component.name.clone(), past.component(&component.name));
                         forecast.steps.push(Forecasted { name, hit: false, why: why(), seconds });
                     }
@@ -93,8 +93,7 @@ impl Factory {
         let recipe = &plan.recipe;
         let site = site::resolve(recipe, &plan.folder, &options.site)?;
         let shape = self.shape(&recipe.machine.or(&parent.machine), recipe.network.open).await?;
-        let size = recipe.disk.as_ref().map_or(0, |disk| disk.value.0).max(parent.virtual_size);
-        let parent = key::of_parent(parent, size, &shape)?;
+        let parent = key::of_parent(parent, plan.disk_size(parent), &shape)?;
         let due = key::due(plan, &site, &forecast.image, &parent)?;
         let records = self.store.layer_records()?;
         let start_why = match (options.cold, self.store.layer(&parent)?) {

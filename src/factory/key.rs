@@ -71,10 +71,9 @@ pub(super) fn of_parent(parent: &Parent, size: u64, shape: &Shape) -> Result<Key
 
 /// What is to be done in a build machine, each with the key of what it leaves.
 pub(super) fn due<'a>(plan: &'a Plan, site: &Site, image: &ImageId, parent: &Key) -> Result<Vec<Due<'a>>, Error> {
-    let has_work = |component: &&PlannedComponent| BUILD_PHASES.iter().any(|phase| component.program.has_phase(phase));
     let mut due = Vec::new();
     let mut below = (!has_credentials(site)).then(|| parent.digest());
-    for component in plan.components.iter().filter(has_work) {
+    for component in plan.components.iter().filter(|component| component.has_work_in(&BUILD_PHASES)) {
         let below_this = below.take().filter(|_| !component.program.has_silent_steps());
         let key = below_this.map(|below| of_component(component, plan, site, image, below)).transpose()?;
         below = key.as_ref().map(Key::digest);

@@ -14,7 +14,7 @@ use crate::document::decode::{Spanned, Strictness, suggest};
 use crate::document::recipe::{self, ComponentUse, FileCopy, Recipe};
 use crate::document::shipped;
 use crate::document::syntax::Source;
-use crate::parent::{self, Reference};
+use crate::parent::{self, Parent, Reference};
 use crate::store::version::VersionPattern;
 
 /// What a build is going to do.
@@ -43,6 +43,13 @@ pub struct PlannedComponent {
     pub program: Program,
     /// Parameters that the recipe or the user set.
     pub parameters: Vec<(String, String)>,
+}
+
+impl PlannedComponent {
+    /// Whether it has steps in any of some phases.
+    pub(super) fn has_work_in(&self, phases: &[&str]) -> bool {
+        phases.iter().any(|phase| self.program.has_phase(phase))
+    }
 }
 
 /// A file or folder of a plan.
@@ -87,6 +94,16 @@ impl Plan {
     pub fn of_parent(name: &str, folder: &Path) -> Result<Self, Error> {
         let text = serde_json::json!({ "name": "parent", "version": "1.0.0", "parentImage": name }).to_string();
         Self::of(&Source::new(name, text), folder.to_owned(), &[])
+    }
+
+    /// SHA-256 that a parent given by its address has to have.
+    pub(super) fn parent_checksum(&self) -> Option<&str> {
+        self.recipe.parent_checksum.as_ref().map(|checksum| checksum.value.as_str())
+    }
+
+    /// Size of a build machine's disk, in bytes.
+    pub(super) fn disk_size(&self, parent: &Parent) -> u64 {
+        self.recipe.disk.as_ref().map_or(0, |disk| disk.value.0).max(parent.virtual_size)
     }
 
     fn of(source: &Arc<Source>, folder: PathBuf, parameters: &[(String, String)]) -> Result<Self, Error> {

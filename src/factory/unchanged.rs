@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::build::{Built, Options};
 use super::key::{BUILD_PHASES, build_part, max_age};
-use super::plan::{Plan, PlannedComponent};
+use super::plan::Plan;
 use super::{Error, Event, Factory};
 use crate::document::age::Age;
 use crate::document::component::PHASES;
@@ -65,7 +65,7 @@ impl Factory {
     /// The newest image that a build would make again. One that was not tested is good enough for a build without test.
     pub(super) async fn same_image(&self, plan: &Plan, no_test: bool) -> Result<Option<Image>, Error> {
         let recipe = &plan.recipe;
-        let checksum = recipe.parent_checksum.as_ref().map(|checksum| checksum.value.as_str());
+        let checksum = plan.parent_checksum();
         let Some(parent) = parent::known(&plan.parent, checksum, &plan.folder, &self.store).await? else {
             return Ok(None);
         };
@@ -99,8 +99,8 @@ fn is_whole(image: &Image) -> bool {
 
 /// Whether no component ran longer ago than its layer may be old.
 fn is_young(image: &Image, plan: &Plan) -> bool {
-    let has_work = |component: &&PlannedComponent| BUILD_PHASES.iter().any(|phase| component.program.has_phase(phase));
     let now = jiff::Timestamp::now();
-    let mut due = plan.components.iter().filter(has_work).zip(&image.manifest.components);
+    let mut due =
+        plan.components.iter().filter(|component| component.has_work_in(&BUILD_PHASES)).zip(&image.manifest.components);
     due.all(|(component, built)| Age::since(built.ran, now) <= max_age(component, &plan.recipe))
 }
