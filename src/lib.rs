@@ -4,6 +4,7 @@
 //! sealed bytes in a test VM, and exports them. The modules stand here in the order of that way, each using only what
 //! stands below it.
 
+pub mod check;
 pub mod cli;
 pub mod component;
 pub mod disk;
@@ -13,4 +14,5 @@ pub mod guest;
 pub mod host;
 pub mod machine;
 pub mod parent;
+pub mod publish;
 pub mod store;

@@ -8,9 +8,9 @@ phases:
   - name: build
     steps:
       - name: Fetch
-        action: S3Download
+        action: ExecutePowerShell
         inputs:
-          - { source: s3://bucket/key, destination: /tmp/x }
+          commands: [Get-Date]
       - name: Run
         action: ExecuteBsh
         timeoutSeconds: soon
@@ -25,11 +25,13 @@ fn a_bad_component_ends_a_build_before_it_begins() {
     let ended = place.goldsmith(&["build", "recipe.yaml"]).run().fails(2);
     assert!(!place.home().join("images/web").exists(), "an image was begun: {ended}");
     insta::assert_snapshot!(ended.error(&place), @"
-    error: the action `S3Download` is not supported by this version of goldsmith
+    error: the action `ExecutePowerShell` does not run on Linux
      --> own.yaml:7:17
       |
-    7 |         action: S3Download
-      |                 ^^^^^^^^^^
+    7 |         action: ExecutePowerShell
+      |                 ^^^^^^^^^^^^^^^^^
+      |
+    help: it runs on Windows
 
     error: there is no action `ExecuteBsh`
       --> own.yaml:11:17
@@ -100,14 +102,24 @@ fn what_is_shipped_is_valid() {
     }
     let bases = place.goldsmith(&["base", "list", "--json"]).run().success().json();
     let bases: Vec<&str> = bases.as_array().unwrap().iter().map(|base| base["name"].as_str().unwrap()).collect();
-    assert_eq!(bases, ["almalinux-9", "debian-12", "debian-12-minimal", "debian-13", "fedora", "ubuntu-24.04"]);
+    let expected = [
+        "almalinux-9",
+        "amazon-linux-2023",
+        "debian-12",
+        "debian-12-minimal",
+        "debian-13",
+        "fedora",
+        "ubuntu-22.04",
+        "ubuntu-24.04",
+    ];
+    assert_eq!(bases, expected);
 }
 
 #[test]
 fn wrong_usage_is_said_so() {
     let place = Place::with_own_store();
     place.goldsmith(&["build"]).run().fails(2).says("Usage: goldsmith build");
-    place.goldsmith(&["build", "r.yaml", "--export", "ova"]).run().fails(2).says("raw, qcow2, vmdk, vhd, vhdx are");
+    place.goldsmith(&["build", "r.yaml", "--export", "vdi"]).run().fails(2).says("vhdx, ova, gcp are");
     place.goldsmith(&["image", "show", "nothing/1.0.0"]).run().fails(2).says("there is no image `nothing/1.0.0`");
 }
 

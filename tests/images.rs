@@ -29,8 +29,15 @@ fn images_are_listed_shown_and_removed() {
     let mut compare = std::process::Command::new("qemu-img");
     let vhd = place.path("out/looked-after-1.0.0-1.vhd");
     foreign::run(compare.args(["compare", "-q", "-f", "qcow2", "-F", "vpc"]).args([&disk, &vhd]));
+    let saved = place.path("saved").to_string_lossy().into_owned();
+    place.goldsmith(&["image", "save", "looked-after", &saved]).run().success();
     place.goldsmith(&["image", "rm", "looked-after/1.0.0/1"]).run().success();
     assert!(!disk.exists());
+    let other = Place::with_own_store();
+    let _loaded = other.goldsmith(&["image", "load", &saved]).run().success().says("looked-after/1.0.0/1 loaded");
+    let loaded = other.goldsmith(&["image", "show", "looked-after", "--json"]).run().success().json();
+    assert_eq!(loaded["disk"]["sha256"], summary["digest"]);
+    let _known = other.goldsmith(&["image", "load", &saved]).run().success().says("was there already");
     let again = place.build(&[&recipe.to_string_lossy(), "--no-test", "--json"]).run().success().json();
     assert_eq!(again["image"], "looked-after/1.0.0/2", "a build number was used twice");
 }

@@ -5,13 +5,18 @@
 // A test that can't go on ends, and says where.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+mod check;
 mod documents;
 mod exports;
 mod failures;
+mod fakes;
 mod framework;
 mod images;
 mod layers;
+mod managed;
 mod network;
+mod opinions;
 mod parents;
+mod publish;
 mod steps;
 mod verdicts;

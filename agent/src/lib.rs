@@ -19,7 +19,7 @@ pub mod frame;
 pub mod message;
 
 /// Version of frames and messages. A host and an agent that differ in it do not talk to each other.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// Name of the virtio-serial port, as the guest sees it in `/sys/class/virtio-ports/*/name`.
 pub const PORT_NAME: &str = "org.goldsmith.agent.0";

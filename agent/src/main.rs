@@ -11,7 +11,13 @@ mod port;
 mod server;
 
 fn main() -> std::process::ExitCode {
-    match port::open().and_then(server::serve) {
+    // With a host that is no machine's: the socket that it was started with.
+    let on_socket = std::env::args_os().nth(1).is_some_and(|argument| argument == "--socket");
+    let served = match on_socket {
+        true => port::socket().and_then(|port| server::serve(port, server::Silence::Ends)),
+        false => port::open().and_then(|port| server::serve(port, server::Silence::Lasts)),
+    };
+    match served {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
             // The journal and the serial console are all that an agent without a port can reach.

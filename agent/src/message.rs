@@ -227,6 +227,16 @@ pub enum Op {
         /// Random bytes that no other guest gets.
         entropy: [u8; 32],
     },
+    /// Do something to everything that patterns match: absolute paths, in which a `*` is any part of a name, `[0-9]` one
+    /// character of a range, and a folder `**` any folders. Answered by [`Reply::Done`].
+    Clear {
+        /// The patterns.
+        patterns: Vec<String>,
+        /// What to do.
+        how: Clearing,
+    },
+    /// End all other programs, make the file systems read-only, and power the machine off. Answered only if it can't be done.
+    PowerOff,
     /// Run a program on a terminal of its own, as leader of a session. Answered by [`Reply::Exited`]; what it writes comes
     /// as [`Stream::Stdout`], what is typed goes to it as [`ToGuest::Keys`].
     Terminal {
@@ -235,6 +245,19 @@ pub enum Op {
         /// The terminal's size at first.
         size: Size,
     },
+}
+
+/// What is done to files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Clearing {
+    /// Remove them, folders with all that is in them.
+    Remove,
+    /// Remove them, and leave folders.
+    RemoveFiles,
+    /// Leave nothing in them; folders and links stay.
+    Empty,
+    /// Write zeroes over their bytes; folders and links stay.
+    Overwrite,
 }
 
 /// A program to run.

@@ -25,6 +25,11 @@ pub(crate) fn open() -> io::Result<File> {
     }
 }
 
+/// The socket that the agent was started with as its standard input.
+pub(crate) fn socket() -> io::Result<File> {
+    Ok(File::from(std::os::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned()?))
+}
+
 fn find(class: &Path) -> io::Result<Option<PathBuf>> {
     let ports = match std::fs::read_dir(class) {
         Ok(ports) => ports,

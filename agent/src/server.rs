@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use goldsmith_agent::frame::Decoder;
 use goldsmith_agent::message::{self, Hello, Op, OpError, OpErrorKind, Reply, ToGuest, ToHost};
@@ -19,6 +19,9 @@ use crate::op::terminal::Typed;
 const GREETING_INTERVAL: Duration = Duration::from_millis(500);
 /// The kernel answers a read with nothing while no host is connected.
 const UNCONNECTED_PAUSE: Duration = Duration::from_millis(20);
+
+/// A program is told to end, and killed two seconds later.
+const CANCEL_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What all threads of the agent share: the port to write to, the session, the programs that run.
 #[derive(Clone)]
@@ -102,6 +105,17 @@ impl Shared {
         }
     }
 
+    /// Ends all programs, and waits until they have.
+    fn cancel_all(&self) {
+        for events in lock(&self.0.programs).values() {
+            drop(events.send(Event::Cancel));
+        }
+        let deadline = Instant::now() + CANCEL_DEADLINE;
+        while !lock(&self.0.programs).is_empty() && Instant::now() < deadline {
+            std::thread::sleep(UNCONNECTED_PAUSE);
+        }
+    }
+
     fn greet(&self) -> io::Result<()> {
         self.send(&ToHost::Hello(Hello {
             protocol: PROTOCOL_VERSION,
@@ -112,8 +126,17 @@ impl Shared {
     }
 }
 
+/// What it means that nobody is at the port's other end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// A host may connect again.
+    Lasts,
+    /// The host is gone for good.
+    Ends,
+}
+
 /// Talks over the port until it fails.
-pub(crate) fn serve(port: File) -> io::Result<()> {
+pub(crate) fn serve(port: File, silence: Silence) -> io::Result<()> {
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned();
     let mut reader = port.try_clone()?;
     let shared = Shared(Arc::new(Inner {
@@ -133,6 +156,10 @@ pub(crate) fn serve(port: File) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         match reader.read(&mut buffer) {
+            Ok(0) if silence == Silence::Ends => {
+                shared.cancel_all();
+                return Ok(());
+            }
             Ok(0) => std::thread::sleep(UNCONNECTED_PAUSE),
             Ok(n) => decoder.extend(&buffer[..n]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -209,6 +236,8 @@ fn perform(shared: &Shared, id: u32, op: Op) -> Result<Reply, OpError> {
         }
         // Somebody may type before its thread has begun, so it is begun elsewhere.
         Op::Terminal { .. } => Err(OpError { kind: OpErrorKind::Other, message: "a terminal without keys".to_owned() }),
+        Op::Clear { patterns, how } => op::clear::clear(&patterns, how).map(|()| Reply::Done),
+        Op::PowerOff => op::power::off().map(|()| Reply::Done),
         Op::Awake { unix_nanos, entropy } => op::awake::awake(unix_nanos, &entropy).map(|()| Reply::Done),
     }
 }

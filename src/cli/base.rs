@@ -16,7 +16,7 @@ use crate::parent::{self, Record, Reference, catalogue};
 #[derive(Debug, Subcommand)]
 #[command(about = "Get base images, the parents of images")]
 pub(super) enum Command {
-    /// List base images: the shipped ones, and those in ./base-images
+    /// List base images, the shipped ones and those in ./base-images, and what AWS calls them
     List,
     /// Get base images now, so that builds find them
     Pull {
@@ -41,6 +41,8 @@ struct Listed {
     kind: &'static str,
     description: String,
     disk: Option<std::path::PathBuf>,
+    /// What AWS calls it.
+    aliases: Vec<String>,
 }
 
 pub(super) async fn run(command: Command, context: &Context) -> Result<(), CliError> {
@@ -53,6 +55,7 @@ pub(super) async fn run(command: Command, context: &Context) -> Result<(), CliEr
 
 fn list(context: &Context) -> Result<(), CliError> {
     let store = context.store()?;
+    let aliases = parent::alias::all(Path::new("."))?;
     let mut listed = Vec::new();
     for name in catalogue::names(Path::new(".")) {
         let Some(source) = catalogue::find(&name, Path::new("."))? else { continue };
@@ -62,7 +65,8 @@ fn list(context: &Context) -> Result<(), CliError> {
             Origin::Bootstrap(_) => "bootstrap",
         };
         let disk = Record::read(&store, &name).map(|record| record.disk(&store, &name));
-        listed.push(Listed { name, kind, description: base.description.trim().to_owned(), disk });
+        let aliases = aliases.iter().filter(|alias| alias.base == name).map(ToString::to_string).collect();
+        listed.push(Listed { name, kind, description: base.description.trim().to_owned(), disk, aliases });
     }
     if context.output.json {
         return context.output.json(&listed);
@@ -75,6 +79,9 @@ fn list(context: &Context) -> Result<(), CliError> {
         })
         .collect();
     table(&["BASE IMAGE", "KIND", "HERE", "WHAT IT IS"], &rows).iter().for_each(|line| context.output.result(line));
+    let rows: Vec<Vec<String>> = aliases.into_iter().map(|alias| vec![alias.to_string(), alias.base]).collect();
+    context.output.result("");
+    table(&["IN AWS", "BASE IMAGE"], &rows).iter().for_each(|line| context.output.result(line));
     Ok(())
 }
 

@@ -6,26 +6,35 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::output::{BOLD, GOOD};
+use super::publish::{self, ServiceArguments};
 use super::report::CliError;
+use super::values::ValueArguments;
 use super::{Accelerator, Context, junit, terminal};
-use crate::factory::{self, Format, Options, Plan, SiteWishes};
-use crate::store::Image;
+use crate::factory::{
+    self, CheckOptions, ExportWishes, Factory, Format, Options, Place, Plan, PublishOptions, SiteWishes,
+};
 use crate::store::manifest::{Stage, State};
+use crate::store::{Image, Reservation};
 
 /// Build an image from a recipe, test it, export it
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The recipe, YAML or JSON
     recipe: PathBuf,
-    /// Set a parameter of the components that declare it
-    #[arg(long = "parameter", short, value_name = "NAME=VALUE", value_parser = assignment)]
-    parameters: Vec<(String, String)>,
-    /// Export the finished image: raw, qcow2, vmdk, vhd, vhdx
+    #[command(flatten)]
+    values: ValueArguments,
+    /// Export the finished image: raw, raw.zst, qcow2, qcow2-zstd, vmdk, vhd, vhd-fixed, vhdx, ova, gcp
     #[arg(long, value_name = "FORMAT", value_delimiter = ',', value_parser = str::parse::<Format>)]
     export: Vec<Format>,
+    /// Describe the machine beside the exported disk, for libvirt, proxmox or vmware
+    #[arg(long = "for", value_name = "PLACE", value_delimiter = ',', value_parser = str::parse::<Place>)]
+    places: Vec<Place>,
     /// Folder for exported files
     #[arg(long, value_name = "DIR", default_value = ".")]
     output: PathBuf,
+    /// Publish the image as this distribution configuration says, YAML or JSON
+    #[arg(long, value_name = "FILE", conflicts_with = "no_test")]
+    distribution: Option<PathBuf>,
     /// Leave the test out; the image then says so wherever it goes
     #[arg(long)]
     no_test: bool,
@@ -44,6 +53,8 @@ pub(super) struct Arguments {
     /// What happens with the build machine when the build fails
     #[arg(long, value_enum, default_value_t)]
     on_failure: OnFailure,
+    #[command(flatten)]
+    services: ServiceArguments,
     #[command(flatten)]
     site: SiteArguments,
 }
@@ -95,6 +106,8 @@ struct Summary<'a> {
     accelerator: Option<&'a str>,
     exports: Vec<Exported<'a>>,
     stages: &'a [Stage],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    publication: Option<publish::Summary<'a>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -106,7 +119,10 @@ struct Exported<'a> {
 }
 
 pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), CliError> {
-    let plan = Plan::read(&arguments.recipe, &arguments.parameters)?;
+    let factory = Factory { endpoints: arguments.services.endpoints(), ..context.factory(arguments.accel)? };
+    let plan = arguments.values.plan(|given| Plan::read(&arguments.recipe, given), &factory).await?;
+    let distribution = arguments.distribution.as_deref().map(|path| publish::read(path, context)).transpose()?;
+    let site = arguments.site.wishes();
     let options = Options {
         no_test: arguments.no_test,
         cold: arguments.cold,
@@ -116,14 +132,11 @@ pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), C
             OnFailure::Keep => factory::OnFailure::Keep,
             OnFailure::Shell => factory::OnFailure::Shell(terminal::attach(&context.output)),
         },
-        site: arguments.site.wishes(),
-        exports: arguments.export,
-        output: arguments.output,
+        site: site.clone(),
+        exports: ExportWishes::new(arguments.export, arguments.places, arguments.output),
     };
-    let factory = context.factory(arguments.accel)?;
     let store = factory.store.clone();
     let built = factory.build(&plan, &options).await;
-    drop(factory);
     if let Some(path) = &arguments.junit {
         let tested = match &built {
             Ok(built) => Some(&built.image.id),
@@ -138,11 +151,37 @@ pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), C
         }
     }
     let built = built?;
-    show(&built.image, &built.stages, context)
+    let Some(distribution) = distribution else {
+        drop(factory);
+        return show(&built.image, &built.stages, context);
+    };
+    let mut reservation = Reservation::of(&store, built.image)?;
+    let image = &mut reservation.image;
+    let check = CheckOptions { site, ..CheckOptions::default() };
+    // A build that is run again goes on with what it could not publish.
+    let resume = factory.is_publication_open(image, &distribution)?;
+    let options = PublishOptions { resume, check };
+    let outcomes = factory.publish(image, &distribution, &options).await?;
+    drop(factory);
+    let publication = publish::summary(&image.id, &distribution, &outcomes);
+    show_with(image, &built.stages, Some(publication), context)?;
+    if !context.output.json {
+        publish::show(&outcomes, context);
+    }
+    publish::failure(&image.id, &outcomes)
 }
 
 /// Prints a finished image, and what was done for it just now.
 pub(super) fn show(image: &Image, stages: &[Stage], context: &Context) -> Result<(), CliError> {
+    show_with(image, stages, None, context)
+}
+
+fn show_with(
+    image: &Image,
+    stages: &[Stage],
+    publication: Option<publish::Summary<'_>>,
+    context: &Context,
+) -> Result<(), CliError> {
     let manifest = &image.manifest;
     if context.output.json {
         let exported = manifest.exports.iter().map(|export| Exported {
@@ -160,6 +199,7 @@ pub(super) fn show(image: &Image, stages: &[Stage], context: &Context) -> Result
             accelerator: manifest.machine.as_ref().map(|machine| machine.accelerator.as_str()),
             exports: exported.collect(),
             stages,
+            publication,
         });
     }
     let tested = if manifest.tested { "tested" } else { "not tested" };

@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
-use super::Context;
 use super::output::table;
 use super::report::{CliError, render_report};
-use crate::component::{MODULES, Program};
+use super::{Context, rehearsal};
+use crate::component::{MODULES, Program, Rules};
+use crate::document::carrier;
+use crate::document::component::Platform;
 use crate::document::decode::Strictness;
 use crate::document::diagnostic::Report;
 use crate::document::shipped;
@@ -24,26 +26,38 @@ pub(super) enum Command {
         #[arg(long)]
         actions: bool,
     },
-    /// Check component documents
-    Validate {
-        /// The documents
-        #[arg(required = true)]
-        documents: Vec<PathBuf>,
-        /// Refuse what today's service refuses, even where older documents got away with it
-        #[arg(long)]
-        strict: bool,
-    },
+    /// Check component documents; also those in CloudFormation templates and in the input of create-component
+    Validate(Validation),
+    Run(Box<rehearsal::Arguments>),
 }
 
-pub(super) fn run(command: Command, context: &Context) -> Result<(), CliError> {
+/// What is checked, and by which rules
+#[derive(Debug, Args)]
+pub(super) struct Validation {
+    /// The documents: YAML or JSON, CloudFormation templates, or what `create-component --cli-input-json` takes
+    #[arg(required = true)]
+    documents: Vec<PathBuf>,
+    /// Refuse what today's service refuses, even where older documents got away with it
+    #[arg(long)]
+    strict: bool,
+    /// What the documents are to run on, linux, windows or macos; Linux, unless they stand in something that says
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
+    /// Refuse these action modules
+    #[arg(long = "blocked-action-modules", value_name = "ACTIONS", value_delimiter = ',')]
+    blocked: Vec<String>,
+}
+
+pub(super) async fn run(command: Command, context: &Context) -> Result<(), CliError> {
     match command {
+        Command::Run(arguments) => rehearsal::run(*arguments, context).await,
         Command::List { actions: false } => list(context),
         Command::List { actions: true } => {
             let rows: Vec<Vec<String>> =
                 MODULES.iter().map(|module| vec![module.name.to_owned(), module.summary.to_owned()]).collect();
             show(&["ACTION", "WHAT IT DOES"], &rows, context)
         }
-        Command::Validate { documents, strict } => validate(&documents, strict, context),
+        Command::Validate(arguments) => validate(&arguments, context),
     }
 }
 
@@ -71,21 +85,23 @@ fn show(head: &[&str], rows: &[Vec<String>], context: &Context) -> Result<(), Cl
     Ok(())
 }
 
-fn validate(documents: &[PathBuf], strict: bool, context: &Context) -> Result<(), CliError> {
-    let strictness = if strict { Strictness::Strict } else { Strictness::Compat };
+fn validate(arguments: &Validation, context: &Context) -> Result<(), CliError> {
+    let strictness = if arguments.strict { Strictness::Strict } else { Strictness::Compat };
+    let rules = Rules { strictness, blocked: arguments.blocked.clone(), ..Rules::default() };
     let mut bad = 0;
     let mut verdicts = Vec::new();
-    for path in documents {
-        let (report, valid) = check(path, strictness)?;
-        bad += usize::from(!valid);
-        if context.output.json {
-            verdicts.push(verdict(path, valid, &report));
-        } else {
+    for path in &arguments.documents {
+        for Verdict { name, report, valid } in check(path, &rules, arguments.platform)? {
+            bad += usize::from(!valid);
+            if context.output.json {
+                verdicts.push(describe(&name, path, valid, &report));
+                continue;
+            }
             if !report.diagnostics.is_empty() {
                 context.output.document(&render_report(&report));
             }
             let word = if valid { "valid" } else { "not valid" };
-            context.output.result(&format!("{}: {word}", path.display()));
+            context.output.result(&format!("{name}: {word}"));
         }
     }
     if context.output.json {
@@ -94,15 +110,32 @@ fn validate(documents: &[PathBuf], strict: bool, context: &Context) -> Result<()
     if bad > 0 { Err(CliError::Documents { count: bad }) } else { Ok(()) }
 }
 
-fn check(path: &Path, strictness: Strictness) -> Result<(Report, bool), CliError> {
-    let source: Arc<Source> = Source::read(path)?;
-    Ok(match Program::check(&source, strictness) {
-        Ok((_, warnings)) => (warnings, true),
-        Err(report) => (report, false),
-    })
+struct Verdict {
+    name: String,
+    report: Report,
+    valid: bool,
 }
 
-fn verdict(path: &Path, valid: bool, report: &Report) -> serde_json::Value {
+/// What is to be said of the documents that a file is or holds.
+fn check(path: &Path, rules: &Rules, platform: Option<Platform>) -> Result<Vec<Verdict>, CliError> {
+    let source: Arc<Source> = Source::read(path)?;
+    let found = match carrier::find(&source) {
+        Ok(found) => found,
+        Err(report) => return Ok(vec![Verdict { name: source.name.clone(), report, valid: false }]),
+    };
+    let verdicts = found.into_iter().map(|found| {
+        let platform = platform.or(found.platform).unwrap_or_default();
+        let rules = Rules { platform, inline_size: found.inline_size, ..rules.clone() };
+        let name = found.source.name.clone();
+        match Program::check(&found.source, rules) {
+            Ok((_, report)) => Verdict { name, report, valid: true },
+            Err(report) => Verdict { name, report, valid: false },
+        }
+    });
+    Ok(verdicts.collect())
+}
+
+fn describe(name: &str, path: &Path, valid: bool, report: &Report) -> serde_json::Value {
     let diagnostics = report.diagnostics.iter().map(|diagnostic| {
         let place = report.source.position(diagnostic.span.start);
         serde_json::json!({
@@ -113,5 +146,5 @@ fn verdict(path: &Path, valid: bool, report: &Report) -> serde_json::Value {
             "help": diagnostic.help,
         })
     });
-    serde_json::json!({ "path": path, "valid": valid, "diagnostics": diagnostics.collect::<Vec<_>>() })
+    serde_json::json!({ "path": path, "name": name, "valid": valid, "diagnostics": diagnostics.collect::<Vec<_>>() })
 }

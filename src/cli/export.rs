@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::report::CliError;
 use super::{Accelerator, Context, build};
-use crate::factory::Format;
+use crate::factory::{ExportWishes, Format, Place};
 use crate::store::Reservation;
 use crate::store::version::Pattern;
 
@@ -15,9 +15,13 @@ use crate::store::version::Pattern;
 pub(super) struct Arguments {
     /// The image: NAME, NAME/VERSION or NAME/VERSION/BUILD
     image: Pattern,
-    /// Formats: raw, qcow2, vmdk, vhd, vhdx
-    #[arg(long, value_name = "FORMAT", value_delimiter = ',', required = true, value_parser = str::parse::<Format>)]
+    /// Formats: raw, raw.zst, qcow2, qcow2-zstd, vmdk, vhd, vhd-fixed, vhdx, ova, gcp
+    #[arg(long, value_name = "FORMAT", value_delimiter = ',', value_parser = str::parse::<Format>)]
+    #[arg(required_unless_present = "places")]
     format: Vec<Format>,
+    /// Describe the machine beside the disk, for libvirt, proxmox or vmware
+    #[arg(long = "for", value_name = "PLACE", value_delimiter = ',', value_parser = str::parse::<Place>)]
+    places: Vec<Place>,
     /// Folder for the files
     #[arg(long, value_name = "DIR", default_value = ".")]
     output: PathBuf,
@@ -34,7 +38,8 @@ pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), C
     let image = found.or_else(|_| factory.store.find(&arguments.image, |_| true))?;
     let mut reservation = Reservation::of(&factory.store, image)?;
     let image = &mut reservation.image;
-    factory.export(image, &arguments.format, &arguments.output, allow_failed).await?;
+    let wishes = ExportWishes::new(arguments.format, arguments.places, arguments.output);
+    factory.export(image, &wishes, allow_failed).await?;
     drop(factory);
     build::show(image, &image.manifest.stages, context)
 }

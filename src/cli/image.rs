@@ -1,13 +1,15 @@
 //! `goldsmith image`.
 
 use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::Context;
 use super::output::{BOLD, size, table};
 use super::report::CliError;
+use super::{Accelerator, Context};
+use crate::factory::Loaded;
 use crate::store::Image;
 use crate::store::manifest::{Manifest, State};
 use crate::store::version::Pattern;
@@ -34,6 +36,18 @@ pub(super) enum Command {
         #[arg(long)]
         console: bool,
     },
+    /// Write an image, with its logs, to one file
+    Save {
+        /// The image: NAME, NAME/VERSION or NAME/VERSION/BUILD
+        image: Pattern,
+        /// The file
+        file: PathBuf,
+    },
+    /// Take an image from a file that `image save` has written
+    Load {
+        /// The file
+        file: PathBuf,
+    },
     /// Remove an image; its build number is not used again
     Rm {
         /// The image, with its build: NAME/VERSION/BUILD
@@ -57,6 +71,8 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), CliError> {
         Command::List { name } => list(name.as_ref(), context),
         Command::Show { image } => show(&find(&image, context)?, context),
         Command::Log { image, console } => log(&find(&image, context)?, console, context),
+        Command::Save { image, file } => save(&image, &file, context),
+        Command::Load { file } => load(&file, context),
         Command::Rm { images } => remove(&images, context),
     }
 }
@@ -163,6 +179,20 @@ fn log(image: &Image, console: bool, context: &Context) -> Result<(), CliError> 
     for line in text.lines() {
         context.output.result(&crate::machine::console::plain(line));
     }
+    Ok(())
+}
+
+fn save(pattern: &Pattern, file: &Path, context: &Context) -> Result<(), CliError> {
+    let image = find(pattern, context)?;
+    context.factory(Accelerator::Auto)?.save(&image, file)?;
+    context.output.progress(&format!("saved {} to {}", image.id, file.display()));
+    Ok(())
+}
+
+fn load(file: &Path, context: &Context) -> Result<(), CliError> {
+    let (image, loaded) = context.factory(Accelerator::Auto)?.load(file)?;
+    let how = if loaded == Loaded::New { "loaded" } else { "was there already" };
+    context.output.progress(&format!("{} {how}", image.id));
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 mod base;
 mod build;
+mod check;
 mod component;
 mod doctor;
 mod export;
@@ -12,19 +13,23 @@ mod junit;
 mod output;
 mod plan;
 mod progress;
+mod publish;
 mod recipe;
+mod rehearsal;
 mod report;
 mod run;
 mod shell;
 mod signals;
 mod terminal;
 mod test;
+mod values;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use goldsmith_aws::Endpoints;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -72,7 +77,9 @@ enum Command {
     Plan(plan::Arguments),
     Shell(shell::Arguments),
     Test(test::Arguments),
+    Check(check::Arguments),
     Export(export::Arguments),
+    Publish(publish::Arguments),
     Run(run::Arguments),
     #[command(subcommand)]
     Image(image::Command),
@@ -147,6 +154,7 @@ impl Context {
             cancel: self.cancel.clone(),
             accelerator: accelerator.into(),
             layer_budget: self.global.layer_budget.0,
+            endpoints: Endpoints::default(),
         })
     }
 }
@@ -192,11 +200,13 @@ async fn dispatch(command: Command, context: Context) -> Result<(), CliError> {
         Command::Plan(arguments) => plan::run(arguments, &context).await,
         Command::Shell(arguments) => shell::run(arguments, &context).await,
         Command::Test(arguments) => test::run(arguments, &context).await,
+        Command::Check(arguments) => check::run(arguments, &context).await,
         Command::Export(arguments) => export::run(arguments, &context).await,
+        Command::Publish(arguments) => publish::run(arguments, &context).await,
         Command::Run(arguments) => run::run(arguments, &context).await,
         Command::Image(command) => image::run(command, &context),
         Command::Recipe(command) => recipe::run(command, &context),
-        Command::Component(command) => component::run(command, &context),
+        Command::Component(command) => component::run(command, &context).await,
         Command::Base(command) => base::run(command, &context).await,
         Command::Gc(arguments) => gc::run(&arguments, &context),
         Command::Doctor(arguments) => doctor::run(arguments, &context).await,

@@ -73,6 +73,11 @@ impl Output {
         }
     }
 
+    /// Something worth knowing, which `--quiet` leaves out.
+    pub(super) fn note(&self, message: &str) {
+        self.progress(&format!("{DIM}note:{DIM:#} {message}"));
+    }
+
     /// Prints a warning.
     pub(super) fn warning(&self, message: &str) {
         self.line(&format!("{WARN}warning:{WARN:#} {message}"));

@@ -4,20 +4,21 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::build::{SiteArguments, assignment};
+use super::build::SiteArguments;
 use super::output::{BOLD, DIM, GOOD, WARN, duration};
+use super::publish::ServiceArguments;
 use super::report::CliError;
+use super::values::ValueArguments;
 use super::{Accelerator, Context};
-use crate::factory::{Options, Plan};
+use crate::factory::{Factory, Options, Plan};
 
 /// Say what a build would do, what it need not do, and why; nothing is started
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The recipe, YAML or JSON
     recipe: PathBuf,
-    /// Set a parameter of the components that declare it
-    #[arg(long = "parameter", short, value_name = "NAME=VALUE", value_parser = assignment)]
-    parameters: Vec<(String, String)>,
+    #[command(flatten)]
+    values: ValueArguments,
     /// As for build: leave the test out
     #[arg(long)]
     no_test: bool,
@@ -31,14 +32,16 @@ pub(super) struct Arguments {
     #[arg(long, value_enum, default_value_t)]
     accel: Accelerator,
     #[command(flatten)]
+    services: ServiceArguments,
+    #[command(flatten)]
     site: SiteArguments,
 }
 
 pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), CliError> {
-    let plan = Plan::read(&arguments.recipe, &arguments.parameters)?;
-    let Arguments { no_test, fresh, cold, site, .. } = arguments;
+    let Arguments { recipe, values, no_test, fresh, cold, services, site, accel } = arguments;
+    let factory = Factory { endpoints: services.endpoints(), ..context.factory(accel)? };
+    let plan = values.plan(|given| Plan::read(&recipe, given), &factory).await?;
     let options = Options { no_test, fresh, cold, site: site.wishes(), ..Options::default() };
-    let factory = context.factory(arguments.accel)?;
     let forecast = factory.forecast(&plan, &options).await?;
     drop(factory);
     let output = &context.output;
@@ -47,6 +50,9 @@ pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), C
     }
     for warning in &plan.warnings {
         output.warning(warning);
+    }
+    for note in &plan.notes {
+        output.note(note);
     }
     if let Some(image) = &forecast.unchanged {
         output.result(&format!("{BOLD}{image}{BOLD:#} {GOOD}unchanged{GOOD:#}: a build returns it at once"));

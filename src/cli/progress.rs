@@ -1,5 +1,6 @@
 //! Events as a live display or as lines.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +10,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::output::{BAD, DIM, GOOD, Output, WARN};
 use crate::component::{Event as StepEvent, StepStatus};
 use crate::factory::Event;
-use crate::parent;
+use crate::{parent, publish};
+
+/// The stage that may also run beside the test.
+const EXPORT: &str = "export";
 
 /// Shows what the factory tells.
 pub(super) struct Reporter {
@@ -25,6 +29,8 @@ struct State {
     step: String,
     /// Which quarter of a copy was shown last, where nothing moves.
     quarter: u64,
+    /// What is on its way to places.
+    transfers: HashMap<String, Transfer>,
 }
 
 impl Reporter {
@@ -35,7 +41,14 @@ impl Reporter {
             line
         });
         // `base pull` has no stages; what it tells is the parent's.
-        let state = State { line, stage: "parent", component: String::new(), step: String::new(), quarter: 0 };
+        let state = State {
+            line,
+            stage: "parent",
+            component: String::new(),
+            step: String::new(),
+            quarter: 0,
+            transfers: HashMap::new(),
+        };
         Self { output: output.clone(), state: Mutex::new(state) }
     }
 
@@ -66,7 +79,9 @@ impl Reporter {
             }
             Event::Step(event) => self.step(&mut state, event),
             Event::Copied { stage, what, part } => self.copied(&mut state, stage, what, *part),
-            Event::Note(text) => self.output.progress(&format!("{DIM}note:{DIM:#} {text}")),
+            Event::Exported { done, total } => self.exported(&mut state, *done, *total),
+            Event::Publish(event) => self.publish(&mut state, event),
+            Event::Note(text) => self.output.note(text),
             Event::Warning(text) => self.output.warning(text),
         }
     }
@@ -89,6 +104,55 @@ impl Reporter {
                 None => state.message(&indicatif::BinaryBytes(*done).to_string()),
             },
         }
+    }
+
+    /// Each place has a line of its own that moves, while bytes are on their way to it.
+    fn publish(&self, state: &mut State, event: &publish::Event) {
+        let stage = state.stage;
+        match event {
+            publish::Event::Step { place, what } => {
+                state.arrived(place);
+                self.output.progress(&format!("{stage:<7} {place}: {what}"));
+            }
+            publish::Event::Transfer { place, done, total } => {
+                let moving = state.transfers.entry(place.clone()).or_insert_with(|| Transfer {
+                    line: self.output.is_live().then(|| self.output.bars().add(bar(place, *total))),
+                    quarter: 0,
+                });
+                match &moving.line {
+                    Some(line) => line.set_position(*done),
+                    None => {
+                        let quarter = done.saturating_mul(4).checked_div(*total).unwrap_or(0);
+                        if quarter > moving.quarter {
+                            moving.quarter = quarter;
+                            self.output.progress(&format!("{stage:<7} {place}: {} %", quarter * 25));
+                        }
+                    }
+                }
+            }
+            publish::Event::Done { place } => {
+                state.arrived(place);
+                self.output.progress(&format!("{stage:<7} {place}: {GOOD}done{GOOD:#}"));
+            }
+            publish::Event::Failed { place, why } => {
+                state.arrived(place);
+                self.output.warning(&format!("{place}: {why}"));
+            }
+            publish::Event::Note { place, text } => {
+                self.output.progress(&format!("{DIM}note:{DIM:#} {place}: {text}"));
+            }
+        }
+    }
+
+    fn exported(&self, state: &mut State, done: u64, total: u64) {
+        // As with a copy: the stage that it is made beside is shown.
+        if state.stage == EXPORT {
+            state.bytes(done, total);
+        }
+        if done == 0 {
+            state.quarter = 0;
+        }
+        self.quarter(state, EXPORT, "exported files", done, total);
     }
 
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
@@ -132,6 +196,7 @@ impl Reporter {
                     state.message(&format!("{} {DIM}{}{DIM:#}", state.step, shorten(line, 60)));
                 }
             }
+            StepEvent::Values { .. } => {}
             StepEvent::Reboots => {
                 "the guest restarts".clone_into(&mut state.step);
                 self.output.progress(&format!("{stage:<7}   the guest restarts"));
@@ -141,6 +206,7 @@ impl Reporter {
                 let seconds = report.duration.as_secs_f64();
                 let (style, how) = match &report.status {
                     StepStatus::Success => (GOOD, "done"),
+                    StepStatus::Skipped => (DIM, "skipped"),
                     StepStatus::Failed(_) => (BAD, "failed"),
                     StepStatus::FailureIgnored(_) => (WARN, "failed, ignored"),
                 };
@@ -151,7 +217,21 @@ impl Reporter {
     }
 }
 
+/// Bytes on their way to one place.
+struct Transfer {
+    line: Option<ProgressBar>,
+    /// Which quarter was shown last, where nothing moves.
+    quarter: u64,
+}
+
 impl State {
+    /// Nothing is on its way to a place any more.
+    fn arrived(&mut self, place: &str) {
+        if let Some(Transfer { line: Some(line), .. }) = self.transfers.remove(place) {
+            line.finish_and_clear();
+        }
+    }
+
     fn spin(&self) {
         let Some(line) = &self.line else { return };
         line.set_length(0);
@@ -174,9 +254,7 @@ impl State {
         let Some(line) = &self.line else { return };
         if line.length() != Some(total) {
             line.set_length(total);
-            let template =
-                "{spinner} {prefix:7} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta:.dim}";
-            if let Ok(style) = ProgressStyle::with_template(template) {
+            if let Ok(style) = ProgressStyle::with_template(TRANSFER) {
                 line.set_style(style);
             }
         }
@@ -194,6 +272,19 @@ impl Drop for Reporter {
         if let Some(line) = &state.line {
             line.finish_and_clear();
         }
+    }
+}
+
+/// How bytes on their way are shown.
+const TRANSFER: &str =
+    "{spinner} {prefix:7} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta:.dim}";
+
+/// A line for bytes on their way to a place.
+fn bar(place: &str, total: u64) -> ProgressBar {
+    let line = ProgressBar::new(total).with_prefix(place.to_owned());
+    match ProgressStyle::with_template(TRANSFER) {
+        Ok(style) => line.with_style(style),
+        Err(_) => line,
     }
 }
 

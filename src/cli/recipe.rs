@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 use super::Context;
 use super::report::{self, CliError};
-use crate::factory::{Error, Plan};
+use crate::factory::{Error, Given, Plan};
 
 /// Check recipes
 #[derive(Debug, Subcommand)]
@@ -25,10 +25,13 @@ pub(super) fn run(command: Command, context: &Context) -> Result<(), CliError> {
     let mut bad = 0;
     let mut verdicts = Vec::new();
     for path in &recipes {
-        match Plan::read(path, &[]) {
+        match Plan::read(path, &Given::default()) {
             Ok(plan) => {
                 for warning in &plan.warnings {
                     context.output.warning(warning);
+                }
+                for note in &plan.notes {
+                    context.output.note(note);
                 }
                 let name = format!("{}/{}", plan.recipe.name, plan.recipe.version);
                 verdicts.push(serde_json::json!({ "path": path, "valid": true, "recipe": name }));

@@ -7,8 +7,10 @@ use std::io;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 use super::output::BAD;
+use crate::check::Target;
 use crate::document::diagnostic::{Report, Severity};
 use crate::guest::failure::Sign;
+use crate::store::version::ImageId;
 use crate::{factory, guest, parent, store};
 
 /// Bad usage, or a document that is wrong. clap ends with it too.
@@ -19,12 +21,14 @@ const STEP_FAILED: u8 = 3;
 const TEST_FAILED: u8 = 4;
 /// The parent could not be obtained or verified.
 const NO_PARENT: u8 = 5;
-/// An export or publication failed.
+/// An export or publication failed, or would.
 const NOT_EXPORTED: u8 = 6;
 /// Any other failure.
 const OTHER: u8 = 1;
 /// The user stopped it.
 pub(super) const INTERRUPTED: u8 = 130;
+/// A step asks for a restart of this machine.
+const RESTART: u8 = 194;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +51,40 @@ pub(super) enum CliError {
     /// What was typed makes no sense.
     #[error("{0}")]
     Usage(String),
+    /// An image is not ready for where it is to run; what is wrong has been shown.
+    #[error("{image} is not ready{}: {failed} of its checks failed", target.map(|target| format!(" for {target}")).unwrap_or_default())]
+    Unready {
+        /// The image.
+        image: ImageId,
+        /// Where it is to run, if somebody has said.
+        target: Option<Target>,
+        /// How many checks failed.
+        failed: usize,
+    },
+    /// Components failed in a throw-away machine; what happened there has been shown.
+    #[error("{} failed", failed.join(", "))]
+    Rehearsal {
+        /// Which.
+        failed: Vec<String>,
+    },
+    /// Components failed on this very machine; what happened has been shown.
+    #[error("{}", describe_here(failed, *wants_restart))]
+    FailedHere {
+        /// Which.
+        failed: Vec<String>,
+        /// Whether this machine has to be restarted for them.
+        wants_restart: bool,
+    },
+    /// Some places were not published to, or not taken back from; what happened there has been shown.
+    #[error("{image}: {failed} of {of} failed")]
+    Unpublished {
+        /// The image.
+        image: ImageId,
+        /// How many failed.
+        failed: usize,
+        /// How many there are.
+        of: usize,
+    },
     /// The host lacks something; it has been shown.
     #[error("this host is not ready")]
     NotReady,
@@ -63,8 +101,22 @@ impl CliError {
             Self::Store(error) => store_code(error),
             Self::Parent(_) => NO_PARENT,
             Self::Documents { .. } | Self::Usage(_) => INVALID,
+            // As a publication that fails: nobody needs to know whether it was begun.
+            Self::Unready { .. } | Self::Unpublished { .. } => NOT_EXPORTED,
+            Self::Rehearsal { .. } => STEP_FAILED,
+            // As AWS's executor does it.
+            Self::FailedHere { wants_restart: true, .. } => RESTART,
+            Self::FailedHere { .. } => OTHER,
             Self::NotReady | Self::Io(_) => OTHER,
         }
+    }
+}
+
+fn describe_here(failed: &[String], wants_restart: bool) -> String {
+    let failed = failed.join(", ");
+    match wants_restart {
+        true => format!("{failed}: this machine has to be restarted; then run the same again"),
+        false => format!("{failed} failed"),
     }
 }
 
@@ -76,8 +128,9 @@ fn factory_code(error: &factory::Error) -> u8 {
         Error::Step { .. } => STEP_FAILED,
         Error::Guest { source, .. } | Error::Shell { source } => guest_code(source),
         Error::Test { .. } => TEST_FAILED,
-        Error::Export { .. } => NOT_EXPORTED,
-        Error::State { .. } => OTHER,
+        Error::Export { .. } | Error::Unready { .. } => NOT_EXPORTED,
+        Error::Publication { .. } => INVALID,
+        Error::State { .. } | Error::Archive { .. } | Error::Taken { .. } => OTHER,
         Error::Store(error) => store_code(error),
         Error::Interrupted => INTERRUPTED,
         Error::Accelerator(_)
@@ -94,6 +147,7 @@ fn guest_code(error: &guest::Error) -> u8 {
     use crate::machine::End;
     match error {
         guest::Error::Ended { end: End::Panicked | End::PoweredOff, .. } => STEP_FAILED,
+        guest::Error::NoMachine { .. } => OTHER,
         guest::Error::Lost | guest::Error::Refused(_) | guest::Error::Degraded(_) => STEP_FAILED,
         guest::Error::Ended { end: End::HostDisk { .. } | End::Died { .. }, .. } => OTHER,
         guest::Error::Machine(_)
@@ -198,7 +252,14 @@ fn hints(error: &CliError) -> Vec<String> {
         CliError::Parent(error) => parent_hints(error),
         CliError::NotReady => vec!["run the commands above, then `goldsmith doctor` again".to_owned()],
         CliError::Io(error) => io_hints(error),
-        CliError::Documents { .. } | CliError::Usage(_) => Vec::new(),
+        CliError::Unpublished { .. } => {
+            vec!["mend what is said above; `--resume` goes on, `--undo` takes back what was made".to_owned()]
+        }
+        CliError::Documents { .. }
+        | CliError::Usage(_)
+        | CliError::Unready { .. }
+        | CliError::Rehearsal { .. }
+        | CliError::FailedHere { .. } => Vec::new(),
     }
 }
 
@@ -212,6 +273,11 @@ fn factory_hints(error: &factory::Error) -> Vec<String> {
             mend.chain(["`--accel auto` goes on with emulation".to_owned()]).collect()
         }
         Error::Host { mend, .. } => vec![mend.clone()],
+        Error::Unready { image, target, .. } => {
+            let target = target.map(|target| format!(" --for {target}")).unwrap_or_default();
+            vec![format!("`goldsmith check {image}{target}` says how to mend it")]
+        }
+        Error::Publication { hint, .. } => hint.iter().cloned().collect(),
         Error::Step { failure, log, .. } => {
             let mut hints = sign_hint(failure.sign);
             hints.push(format!("the full log: {}", log.display()));
@@ -237,6 +303,8 @@ fn factory_hints(error: &factory::Error) -> Vec<String> {
         }
         Error::Store(error) => store_hints(error),
         Error::Io(error) | Error::Unreadable(error) => io_hints(error),
+        Error::Archive { .. } => vec!["save it again with `goldsmith image save`".to_owned()],
+        Error::Taken { image } => vec![format!("`goldsmith image rm {image}` makes room for it")],
         Error::Document(_) | Error::State { .. } | Error::Interrupted => Vec::new(),
     }
 }
@@ -277,7 +345,7 @@ fn parent_hints(error: &parent::Error) -> Vec<String> {
         Error::NoChecksum { .. } => {
             vec!["add `parentChecksum: sha256:…` to the recipe, or describe it in base-images/NAME.yaml".to_owned()]
         }
-        Error::Foreign { .. } => vec!["export it from AWS as a disk, and name the file as parentImage".to_owned()],
+        Error::Foreign { help, .. } => vec![help.clone()],
         Error::Download { .. } => vec![
             "run it again: what has arrived is kept, and the download goes on where it was cut".to_owned(),
             "a site with a proxy sets http_proxy and https_proxy".to_owned(),

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::build::{SiteArguments, assignment};
+use super::build::SiteArguments;
+use super::publish::ServiceArguments;
 use super::report::CliError;
+use super::values::ValueArguments;
 use super::{Accelerator, Context, terminal};
-use crate::factory::{Options, Plan};
+use crate::factory::{Factory, Options, Plan};
 
 /// Open a shell in a build machine, in the state before a component; nothing of it stays
 #[derive(Debug, Args)]
@@ -17,20 +19,21 @@ pub(super) struct Arguments {
     /// The component before which to stop; after the last one unless given
     #[arg(long, value_name = "COMPONENT")]
     at: Option<String>,
-    /// Set a parameter of the components that declare it
-    #[arg(long = "parameter", short, value_name = "NAME=VALUE", value_parser = assignment)]
-    parameters: Vec<(String, String)>,
+    #[command(flatten)]
+    values: ValueArguments,
     /// What the guest runs on
     #[arg(long, value_enum, default_value_t)]
     accel: Accelerator,
+    #[command(flatten)]
+    services: ServiceArguments,
     #[command(flatten)]
     site: SiteArguments,
 }
 
 pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), CliError> {
-    let plan = Plan::read(&arguments.recipe, &arguments.parameters)?;
+    let factory = Factory { endpoints: arguments.services.endpoints(), ..context.factory(arguments.accel)? };
+    let plan = arguments.values.plan(|given| Plan::read(&arguments.recipe, given), &factory).await?;
     let options = Options { site: arguments.site.wishes(), ..Options::default() };
-    let factory = context.factory(arguments.accel)?;
     let attach = terminal::attach(&context.output);
     Ok(factory.shell(&plan, arguments.at.as_deref(), &options, &attach).await?)
 }

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::publish::ServiceArguments;
 use super::report::CliError;
-use super::{Accelerator, Context, build, junit};
-use crate::factory;
+use super::{Accelerator, Context, build, junit, values};
+use crate::document::secret::SecretSource;
+use crate::factory::{self, Factory, Given};
 use crate::store::version::Pattern;
 
 /// Boot an image's sealed disk cold and run its tests
@@ -17,19 +19,28 @@ pub(super) struct Arguments {
     /// Run the test phases of these components instead of the image's own
     #[arg(long = "component", value_name = "DOC")]
     components: Vec<PathBuf>,
+    /// Give a reference a value that only AWS knows, as for `build`
+    #[arg(long = "reference", value_name = "NAME=VALUE", value_parser = values::reference)]
+    references: Vec<(String, String)>,
+    /// Give a secret, as for `build`
+    #[arg(long = "secret", value_name = "NAME=SOURCE", value_parser = values::secret)]
+    secrets: Vec<(String, SecretSource)>,
     /// Write the results as JUnit XML
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
     /// What guests run on
     #[arg(long, value_enum, default_value_t)]
     accel: Accelerator,
+    #[command(flatten)]
+    services: ServiceArguments,
 }
 
 pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), CliError> {
-    let factory = context.factory(arguments.accel)?;
+    let factory = Factory { endpoints: arguments.services.endpoints(), ..context.factory(arguments.accel)? };
+    let given = Given { references: arguments.references, secrets: arguments.secrets, ..Given::default() };
     let store = factory.store.clone();
     let image = store.find(&arguments.image, |image| image.manifest.disk.is_some())?;
-    let (image, test) = factory.test(image, &arguments.components).await?;
+    let (image, test) = factory.test(image, &arguments.components, &given).await?;
     drop(factory);
     if let Some(path) = &arguments.junit {
         junit::write(path, &image, &test)?;

@@ -2,6 +2,9 @@
 
 use std::ops::Range;
 
+use serde_json::Value as Json;
+
+use super::kind::Kind;
 use crate::document::decode::{Reader, Spanned};
 use crate::document::expression::{Reference, Template};
 use crate::document::syntax::{Node, Value};
@@ -15,19 +18,6 @@ pub(super) struct Field {
     pub kind: Kind,
     /// Whether it has to be given.
     pub required: bool,
-}
-
-/// What an input is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// A text; of numbers the digits count as they are written.
-    Text,
-    /// A list of texts.
-    Texts,
-    /// A truth value.
-    Flag,
-    /// A whole number, not negative.
-    Number,
 }
 
 pub(super) const fn required(name: &'static str, kind: Kind) -> Field {
@@ -44,20 +34,44 @@ pub(super) struct Inputs {
     pub(super) groups: Vec<Group<Template>>,
 }
 
-/// Inputs that belong together, by name, with `T` for a text.
+/// Inputs that belong together, with `T` for a text.
 #[derive(Debug, Clone)]
 pub(super) struct Group<T> {
-    entries: Vec<(&'static str, Input<T>)>,
+    entries: Vec<Entry<T>>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry<T> {
+    field: &'static Field,
+    span: Range<usize>,
+    input: Input<T>,
 }
 
 #[derive(Debug, Clone)]
 enum Input<T> {
     One(T),
     Many(Vec<T>),
+    Pairs(Vec<(String, T)>),
 }
 
 /// Inputs whose references have been replaced.
 pub(super) type Resolved = Group<String>;
+
+impl Resolved {
+    /// As JSON, for logs.
+    pub(super) fn json(&self) -> Json {
+        let value = |input: &Input<String>| -> Json {
+            match input {
+                Input::One(text) => text.clone().into(),
+                Input::Many(texts) => texts.clone().into(),
+                Input::Pairs(pairs) => {
+                    pairs.iter().map(|(name, value)| (name.clone(), Json::from(value.clone()))).collect()
+                }
+            }
+        };
+        self.entries.iter().map(|entry| (entry.field.name.to_owned(), value(&entry.input))).collect()
+    }
+}
 
 impl Inputs {
     /// Reads the maps that are given. What a map has too much is an error for a strict reader only: documents that ran
@@ -75,20 +89,22 @@ impl Inputs {
 
     /// All templates, in the order of the texts that [`Inputs::decode`] returned.
     pub(super) fn templates(&mut self) -> Vec<&mut Template> {
-        let inputs = self.groups.iter_mut().flat_map(|group| &mut group.entries);
-        inputs
-            .flat_map(|(_, input)| match input {
-                Input::One(template) => std::slice::from_mut(template).iter_mut(),
-                Input::Many(templates) => templates.iter_mut(),
-            })
-            .collect()
+        let mut templates = Vec::new();
+        for entry in self.groups.iter_mut().flat_map(|group| &mut group.entries) {
+            match &mut entry.input {
+                Input::One(template) => templates.push(template),
+                Input::Many(all) => templates.extend(all),
+                Input::Pairs(pairs) => templates.extend(pairs.iter_mut().map(|(_, template)| template)),
+            }
+        }
+        templates
     }
 
-    /// The inputs with every reference replaced.
-    pub(super) fn resolve<E>(
+    /// The inputs with every reference replaced, or what is wrong with what came of it.
+    pub(super) fn resolve(
         &self,
-        value: &mut impl FnMut(&Reference) -> Result<String, E>,
-    ) -> Result<Vec<Resolved>, E> {
+        value: &mut impl FnMut(&Reference) -> Result<String, String>,
+    ) -> Result<Vec<Resolved>, String> {
         self.groups.iter().map(|group| group.resolve(value)).collect()
     }
 
@@ -109,9 +125,10 @@ fn group(
     let mut entries = Vec::new();
     for field in fields {
         let value = if field.required { given.require(field.name) } else { given.get(field.name) };
-        let Some(value) = value else { continue };
+        // An input that is there and says nothing is as good as none, unless it is needed.
+        let Some(value) = value.filter(|value| field.required || !value.is_null()) else { continue };
         if let Some(input) = input(reader, value, field, texts) {
-            entries.push((field.name, input));
+            entries.push(Entry { field, span: value.span.clone(), input });
         }
     }
     let known: Vec<&str> = fields.iter().map(|field| field.name).collect();
@@ -119,77 +136,134 @@ fn group(
     Some(Group { entries })
 }
 
-fn input(reader: &Reader, node: &Node, field: &Field, texts: &mut Vec<Spanned<String>>) -> Option<Input<Template>> {
-    if field.kind == Kind::Texts {
-        let items = match &node.value {
-            // `commands = file("x.sh")` of Terraform: one text instead of a list.
-            Value::Scalar(_) => {
-                let message = format!("`{}` has to be a list", field.name);
-                reader.deviation(&node.span, message, Some("put `- ` before it".to_owned()));
-                std::slice::from_ref(node)
-            }
-            _ => reader.list(node, field.name)?,
-        };
-        if items.is_empty() {
-            reader.error(&node.span, format!("`{}` is empty", field.name));
+fn input(
+    reader: &Reader,
+    node: &Node,
+    field: &'static Field,
+    texts: &mut Vec<Spanned<String>>,
+) -> Option<Input<Template>> {
+    match field.kind {
+        Kind::Texts => many(reader, node, field, texts).map(Input::Many),
+        Kind::TextOrTexts if matches!(node.value, Value::Sequence(_)) => {
+            many(reader, node, field, texts).map(Input::Many)
         }
-        let items: Vec<Spanned<String>> = items.iter().filter_map(|item| reader.text(item, field.name)).collect();
-        let templates = items.iter().map(|item| Template::parse(&item.value)).collect();
-        texts.extend(items);
-        return Some(Input::Many(templates));
+        Kind::Settings => settings(reader, node, field, texts).map(Input::Pairs),
+        Kind::Parameters => parameters(reader, node, field, texts).map(Input::Pairs),
+        kind => {
+            // An empty text is a text; nothing at all is not.
+            let text = reader.text(node, field.name)?;
+            let template = Template::parse(&text.value);
+            if template.references().next().is_none()
+                && let Err(problem) = kind.check(&text.value)
+            {
+                reader.error(&text.span, format!("`{}` {problem}", field.name));
+            }
+            texts.push(text);
+            Some(Input::One(template))
+        }
     }
-    // An empty text is a text; nothing at all is not.
-    let text = reader.text(node, field.name)?;
-    let template = Template::parse(&text.value);
-    if template.references().next().is_none() {
-        check_literal(reader, &text.value, field, &text.span);
-    }
-    texts.push(text);
-    Some(Input::One(template))
 }
 
-fn check_literal(reader: &Reader, text: &str, field: &Field, span: &Range<usize>) {
-    let problem = match field.kind {
-        Kind::Flag => parse_flag(text).err(),
-        Kind::Number => parse_number(text).err(),
-        Kind::Text | Kind::Texts => None,
+fn many(reader: &Reader, node: &Node, field: &Field, texts: &mut Vec<Spanned<String>>) -> Option<Vec<Template>> {
+    let items = match &node.value {
+        // `commands = file("x.sh")` of Terraform: one text instead of a list.
+        Value::Scalar(scalar) if !scalar.is_null() => {
+            let message = format!("`{}` has to be a list", field.name);
+            reader.deviation(&node.span, message, Some("put `- ` before it".to_owned()));
+            std::slice::from_ref(node)
+        }
+        _ => reader.list(node, field.name)?,
     };
-    if let Some(problem) = problem {
-        reader.error(span, format!("`{}` {problem}", field.name));
+    if items.is_empty() && field.required {
+        reader.error(&node.span, format!("`{}` is empty", field.name));
     }
+    let items: Vec<Spanned<String>> = items.iter().filter_map(|item| reader.text(item, field.name)).collect();
+    let templates = items.iter().map(|item| Template::parse(&item.value)).collect();
+    texts.extend(items);
+    Some(templates)
 }
 
-fn parse_flag(text: &str) -> Result<bool, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "true" => Ok(true),
-        "false" => Ok(false),
-        _ => Err(format!("has to be true or false, and this is `{text}`")),
+/// A map of names of the document's own and texts.
+fn settings(
+    reader: &Reader,
+    node: &Node,
+    field: &'static Field,
+    texts: &mut Vec<Spanned<String>>,
+) -> Option<Vec<(String, Template)>> {
+    let mut pairs = Vec::new();
+    for (name, value) in reader.map(node, format!("`{}`", field.name))?.all() {
+        let Some(text) = reader.any_text(value, field.name) else { continue };
+        pairs.push((name.value, Template::parse(&text.value)));
+        texts.push(text);
     }
+    Some(pairs)
 }
 
-fn parse_number(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| format!("has to be a whole number, not negative, and this is `{text}`"))
+/// A list of `{ name, value }`.
+fn parameters(
+    reader: &Reader,
+    node: &Node,
+    field: &'static Field,
+    texts: &mut Vec<Spanned<String>>,
+) -> Option<Vec<(String, Template)>> {
+    let mut pairs = Vec::new();
+    for item in reader.list(node, field.name)? {
+        let Some(mut fields) = reader.map(item, format!("an item of `{}`", field.name)) else { continue };
+        let name = fields.require("name").and_then(|node| reader.text(node, "name"));
+        let value = fields.require("value").and_then(|node| reader.any_text(node, "value"));
+        fields.finish(&["name", "value"]);
+        let (Some(name), Some(value)) = (name, value) else { continue };
+        pairs.push((name.value, Template::parse(&value.value)));
+        texts.push(value);
+    }
+    Some(pairs)
 }
 
 impl<T> Group<T> {
     fn find(&self, name: &str) -> Option<&Input<T>> {
-        self.entries.iter().find(|(known, _)| *known == name).map(|(_, input)| input)
+        self.entries.iter().find(|entry| entry.field.name == name).map(|entry| &entry.input)
+    }
+
+    /// Where an input stands in the document, if it is given.
+    pub(super) fn span(&self, name: &str) -> Option<&Range<usize>> {
+        self.entries.iter().find(|entry| entry.field.name == name).map(|entry| &entry.span)
+    }
+
+    /// Pairs of an input.
+    pub(super) fn pairs(&self, name: &str) -> &[(String, T)] {
+        match self.find(name) {
+            Some(Input::Pairs(pairs)) => pairs,
+            _ => &[],
+        }
     }
 }
 
 impl Group<Template> {
-    fn resolve<E>(&self, value: &mut impl FnMut(&Reference) -> Result<String, E>) -> Result<Resolved, E> {
+    /// The text of an input that refers to nothing, if it is given.
+    pub(super) fn literal(&self, name: &str) -> Option<String> {
+        match self.find(name) {
+            Some(Input::One(template)) => template.resolve(|_| Err(())).ok(),
+            _ => None,
+        }
+    }
+
+    fn resolve(&self, value: &mut impl FnMut(&Reference) -> Result<String, String>) -> Result<Resolved, String> {
         let mut entries = Vec::new();
-        for (name, input) in &self.entries {
-            let resolved = match input {
-                Input::One(template) => Input::One(template.resolve(&mut *value)?),
-                Input::Many(templates) => {
-                    let texts: Result<Vec<String>, E> =
-                        templates.iter().map(|template| template.resolve(&mut *value)).collect();
-                    Input::Many(texts?)
+        for Entry { field, span, input } in &self.entries {
+            let mut text = |template: &Template| {
+                let text = template.resolve(&mut *value)?;
+                field.kind.check(&text).map_err(|problem| format!("`{}` {problem}", field.name))?;
+                Ok::<_, String>(text)
+            };
+            let input = match input {
+                Input::One(template) => Input::One(text(template)?),
+                Input::Many(templates) => Input::Many(templates.iter().map(text).collect::<Result<_, _>>()?),
+                Input::Pairs(pairs) => {
+                    let pairs = pairs.iter().map(|(name, template)| Ok((name.clone(), text(template)?)));
+                    Input::Pairs(pairs.collect::<Result<_, String>>()?)
                 }
             };
-            entries.push((*name, resolved));
+            entries.push(Entry { field, span: span.clone(), input });
         }
         Ok(Group { entries })
     }
@@ -220,14 +294,13 @@ impl Resolved {
         }
     }
 
-    /// A truth value, or what it is unless given.
-    pub(super) fn flag(&self, name: &str, default: bool) -> Result<bool, String> {
-        self.text(name).map_or(Ok(default), |text| parse_flag(text).map_err(|problem| format!("`{name}` {problem}")))
+    /// A truth value, or what it is unless given. That it is one was checked.
+    pub(super) fn flag(&self, name: &str, default: bool) -> bool {
+        self.text(name).and_then(Kind::parse_flag).unwrap_or(default)
     }
 
-    /// A number, if it is given.
-    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, String> {
-        let parse = |text| parse_number(text).map_err(|problem| format!("`{name}` {problem}"));
-        self.text(name).map(parse).transpose()
+    /// A number, if it is given. That it is one was checked.
+    pub(super) fn number(&self, name: &str) -> Option<u64> {
+        self.text(name).and_then(|text| text.parse().ok())
     }
 }

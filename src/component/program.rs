@@ -1,18 +1,20 @@
 //! A component document made ready to run: every action known, every input read, every reference checked.
 
-use std::collections::HashMap;
-use std::ops::Range;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::action::{self, Module, NOT_YET, Takes};
-use super::condition::Condition;
+use super::action::Module;
+use super::compile;
+use super::condition::{Condition, Guard};
 use super::inputs::Inputs;
-use crate::document::component::{self, Document, OnFailure};
-use crate::document::decode::{Reader, Spanned, Strictness, suggest};
+use super::values::{References, Values, given_name, no_value};
+use crate::document::component::{self, Document, OnFailure, Platform};
+use crate::document::decode::Strictness;
 use crate::document::diagnostic::Report;
-use crate::document::expression::{Reference, Side, Template};
-use crate::document::syntax::{Node, Source, Value};
+use crate::document::expression::{Reference, Template};
+use crate::document::looping::Numbers;
+use crate::document::syntax::Source;
 
 /// A component document made ready to run.
 #[derive(Debug, Clone)]
@@ -33,22 +35,56 @@ pub(super) struct Phase {
 pub(super) struct Step {
     pub(super) name: String,
     pub(super) module: &'static Module,
+    pub(super) guard: Option<Guard>,
+    pub(super) looping: Option<Loop>,
     pub(super) inputs: Inputs,
     pub(super) condition: Option<Condition>,
     pub(super) timeout: Option<Duration>,
     pub(super) on_failure: OnFailure,
     pub(super) max_attempts: u32,
     pub(super) is_silent: bool,
+    /// All that it refers to.
+    pub(super) references: Vec<Reference>,
+}
+
+/// What a step is repeated for.
+#[derive(Debug, Clone)]
+pub(super) enum Loop {
+    Numbers(Numbers),
+    Items(Vec<Template>),
+    Delimited { list: Template, delimiter: char },
+}
+
+/// By which rules a document is checked.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    /// How strictly.
+    pub strictness: Strictness,
+    /// What it is to run on.
+    pub platform: Platform,
+    /// Actions that somebody does not want.
+    pub blocked: Vec<String>,
+    /// Its size in bytes, if it is part of another document.
+    pub inline_size: Option<usize>,
+}
+
+impl From<Strictness> for Rules {
+    fn from(strictness: Strictness) -> Self {
+        Self { strictness, ..Self::default() }
+    }
 }
 
 /// Longest value of a parameter: the service's quota.
 const MAX_PARAMETER: usize = 1024;
+/// Values under this name in the Parameter Store are secrets.
+pub const SECRETS: &str = "aws:ssm:/aws/reference/secretsmanager/";
 
 impl Program {
     /// Checks a document. Parameters without a value are no error yet: nobody has said what they are.
-    pub fn check(source: &Arc<Source>, strictness: Strictness) -> Result<(Self, Report), Report> {
-        let (reader, document) = component::decode(source, strictness)?;
-        let program = document.map(|document| Compiler { reader: &reader, document: &document }.program());
+    pub fn check(source: &Arc<Source>, rules: impl Into<Rules>) -> Result<(Self, Report), Report> {
+        let rules = rules.into();
+        let (reader, document) = component::decode(source, rules.strictness)?;
+        let program = document.map(|document| compile::compile(&reader, document, &rules));
         reader.finish(program)
     }
 
@@ -62,6 +98,13 @@ impl Program {
         let (mut program, warnings) = Self::check(source, strictness)?;
         let problems = program.set_parameters(parameters);
         Ok((program, warnings, problems))
+    }
+
+    /// What is to be run by another document, with what that one sets.
+    pub(super) fn nested(source: &Arc<Source>, parameters: &[(String, String)]) -> Result<Self, String> {
+        let compiled = Self::compile(source, parameters, Strictness::Compat);
+        let (program, _, problems) = compiled.map_err(|report| report.to_string())?;
+        if problems.is_empty() { Ok(program) } else { Err(problems.join("; ")) }
     }
 
     fn set_parameters(&mut self, given: &[(String, String)]) -> Vec<String> {
@@ -100,17 +143,72 @@ impl Program {
 
     /// Whether a step takes whatever is newest when it runs.
     pub fn takes_newest(&self) -> bool {
-        self.phases.iter().flat_map(|phase| &phase.steps).any(|step| step.module.name == "UpdateOS")
+        // What another document does is not known before it runs.
+        self.steps().any(|step| matches!(step.module.name, "UpdateOS" | "ExecuteDocument"))
     }
 
-    /// Whether what a step writes must not be logged, so that it may well be about secrets.
-    pub fn has_silent_steps(&self) -> bool {
-        self.phases.iter().flat_map(|phase| &phase.steps).any(|step| step.is_silent)
+    /// Whether it may well be about secrets: what a step writes must not be logged, or it asks for one.
+    pub fn may_hold_secrets(&self) -> bool {
+        let is_secret = |reference: &Reference| reference.to_string().starts_with(SECRETS);
+        self.steps().any(|step| step.is_silent || step.references.iter().any(is_secret))
+    }
+
+    fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.phases.iter().flat_map(|phase| &phase.steps)
+    }
+
+    /// Names under which somebody has to give values for what the document refers to and only AWS has.
+    fn given_names(&self, references: &References) -> Vec<Result<String, String>> {
+        let values = Values::of(self);
+        let all = self.steps().flat_map(|step| &step.references);
+        all.filter_map(|reference| given_name(reference, &values, references)).collect()
+    }
+
+    /// References to what only AWS has that nobody has given a value: their names, as far as these are known, and what to
+    /// say of them.
+    pub fn missing_references(&self, references: &References) -> Vec<(String, String)> {
+        let mut problems: Vec<(String, String)> = Vec::new();
+        for name in self.given_names(references) {
+            let problem = match name {
+                Ok(name) if references.contains_key(&name) => continue,
+                Ok(name) => (name.clone(), no_value(&name)),
+                Err(problem) => (String::new(), problem),
+            };
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
+        problems
+    }
+
+    /// Whether it runs documents that nobody knows before.
+    fn runs_documents(&self) -> bool {
+        self.steps().any(|step| step.module.name == "ExecuteDocument")
+    }
+
+    /// The given values that the document refers to, by name; all of them if it runs other documents, which may.
+    pub fn used_references(&self, references: &References) -> References {
+        if self.runs_documents() {
+            return references.clone();
+        }
+        let names = self.given_names(references).into_iter().flatten();
+        names.filter_map(|name| references.get(&name).cloned().map(|value| (name, value))).collect()
     }
 
     /// Values of its parameters and constants, by name.
-    pub fn values(&self) -> std::collections::BTreeMap<&str, &str> {
+    pub fn values(&self) -> BTreeMap<&str, &str> {
         self.names.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    }
+
+    /// Names of its phases.
+    pub fn phases(&self) -> impl Iterator<Item = &str> {
+        self.phases.iter().map(|phase| phase.name.as_str())
+    }
+
+    /// What its phases and their steps say of themselves.
+    pub fn outline(&self) -> Vec<(&str, Vec<StepOutline>)> {
+        let steps = |phase: &Phase| phase.steps.iter().map(StepOutline::of).collect();
+        self.phases.iter().map(|phase| (phase.name.as_str(), steps(phase))).collect()
     }
 
     /// Whether it has steps in a phase.
@@ -119,203 +217,43 @@ impl Program {
     }
 }
 
-struct Compiler<'a> {
-    reader: &'a Reader,
-    document: &'a Document,
+/// What a step says of itself, in the document's words.
+#[derive(Debug, Clone)]
+pub struct StepOutline {
+    /// Its name.
+    pub name: String,
+    /// The action module.
+    pub action: &'static str,
+    /// How long an attempt may take; -1 for ever.
+    pub timeout_seconds: i64,
+    /// What happens when it fails.
+    pub on_failure: &'static str,
+    /// How many attempts it has.
+    pub max_attempts: u32,
 }
 
-impl Compiler<'_> {
-    fn program(&self) -> Program {
-        let constants = &self.document.constants;
-        let names = constants.iter().map(|constant| (constant.name.value.clone(), constant.value.clone())).collect();
-        let mut phases: Vec<Phase> = Vec::new();
-        for phase in &self.document.phases {
-            phases.push(Phase { name: phase.name.value.clone(), steps: Vec::new() });
-            for step in &phase.steps {
-                let compiled = self.step(phase, step, &phases);
-                if let (Some(last), Some(compiled)) = (phases.last_mut(), compiled) {
-                    last.steps.push(compiled);
-                }
-            }
-        }
-        Program { document: self.document.clone(), phases, names }
-    }
-
-    fn step(&self, phase: &component::Phase, step: &component::Step, earlier: &[Phase]) -> Option<Step> {
-        let module = self.module(&step.action)?;
-        let (inputs, condition) = self.inputs(module, phase, step, earlier)?;
-        let timeout = if module.name == "Reboot" { None } else { step.timeout };
-        Some(Step {
-            name: step.name.value.clone(),
-            module,
-            inputs,
-            condition,
-            timeout,
-            on_failure: step.on_failure,
+impl StepOutline {
+    fn of(step: &Step) -> Self {
+        Self {
+            name: step.name.clone(),
+            action: step.module.name,
+            timeout_seconds: step.timeout.map_or(-1, |timeout| i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX)),
+            on_failure: match step.on_failure {
+                OnFailure::Abort => "Abort",
+                OnFailure::Continue => "Continue",
+                OnFailure::Ignore => "Ignore",
+            },
             max_attempts: step.max_attempts,
-            is_silent: self.document.disable_logging || phase.disable_logging || step.disable_logging,
-        })
-    }
-
-    fn module(&self, action: &Spanned<String>) -> Option<&'static Module> {
-        let module = action::find(&action.value);
-        if module.is_none() {
-            let name = &action.value;
-            if NOT_YET.contains(&name.as_str()) {
-                let message = format!("the action `{name}` is not supported by this version of goldsmith");
-                self.reader.error(&action.span, message);
-            } else {
-                let known: Vec<&str> = action::MODULES.iter().map(|module| module.name).chain(NOT_YET).collect();
-                let message = format!("there is no action `{name}`");
-                match suggest(name, &known) {
-                    Some(help) => self.reader.error_with_help(&action.span, message, help),
-                    None => self.reader.error(&action.span, message),
-                }
-            }
         }
-        module
-    }
-
-    fn inputs(
-        &self,
-        module: &'static Module,
-        phase: &component::Phase,
-        step: &component::Step,
-        earlier: &[Phase],
-    ) -> Option<(Inputs, Option<Condition>)> {
-        let Some(node) = &step.inputs else {
-            if module.takes.is_optional() {
-                return Some((Inputs::default(), None));
-            }
-            self.no_inputs(module, phase, step);
-            return None;
-        };
-        let (mut inputs, mut condition) = (Inputs::default(), None);
-        let (templates, texts) = match module.takes {
-            Takes::Condition => {
-                let (read, texts) = Condition::decode(self.reader, node);
-                condition = read;
-                (condition.as_mut().map(Condition::templates).unwrap_or_default(), texts)
-            }
-            Takes::Map(fields) => {
-                let (read, texts) = Inputs::decode(self.reader, module.name, &[node], fields);
-                inputs = read;
-                (inputs.templates(), texts)
-            }
-            Takes::List(fields) => {
-                let nodes = self.elements(node, module);
-                if nodes.is_empty() {
-                    self.no_inputs(module, phase, step);
-                }
-                let (read, texts) = Inputs::decode(self.reader, module.name, &nodes, fields);
-                inputs = read;
-                (inputs.templates(), texts)
-            }
-        };
-        for (template, text) in templates.into_iter().zip(&texts) {
-            self.references(template, text, earlier);
-        }
-        Some((inputs, condition))
-    }
-
-    fn no_inputs(&self, module: &Module, phase: &component::Phase, step: &component::Step) {
-        let (phase, name) = (&phase.name.value, &step.name.value);
-        let message = format!(
-            "Parsing step '{name}' in phase '{phase}' failed. Error: Action {} has no inputs; it requires an 'inputs'",
-            module.name
-        );
-        self.reader.error(&step.name.span, message);
-    }
-
-    /// The elements of a list module's inputs. Some documents leave the list's dash out when there is one element.
-    fn elements<'n>(&self, node: &'n Node, module: &Module) -> Vec<&'n Node> {
-        match &node.value {
-            Value::Sequence(items) => items.iter().collect(),
-            Value::Mapping(_) => {
-                let message = format!("the inputs of `{}` are a list", module.name);
-                self.reader.deviation(&node.span, message, Some("put `- ` before the map".to_owned()));
-                vec![node]
-            }
-            Value::Scalar(_) => {
-                let message = format!("the inputs of `{}` are a list, and this is {}", module.name, node.kind());
-                self.reader.error(&node.span, message);
-                Vec::new()
-            }
-        }
-    }
-
-    /// Checks what a text refers to. References that have no meaning here and could be foreign text stay as they are.
-    fn references(&self, template: &mut Template, text: &Spanned<String>, earlier: &[Phase]) {
-        let mut verbatim = Vec::new();
-        for (reference, range) in template.references() {
-            let span = self.locate(text, &range);
-            match reference {
-                // Without a loop there is no iteration; the guide says that such text stays.
-                Reference::Loop(_) => verbatim.push(reference.clone()),
-                Reference::Prefixed(kind) => {
-                    let message = format!("references such as `{kind}` are not supported by this version of goldsmith");
-                    self.reader.error(&span, message);
-                }
-                Reference::Name(name) if self.is_declared(name) => {}
-                Reference::Name(name) => {
-                    let message = format!("`{name}` is neither a parameter nor a constant; the text is left as it is");
-                    self.reader.deviation(&span, message, suggest(name, &self.declared()));
-                    verbatim.push(reference.clone());
-                }
-                Reference::Chained { phase, step, side, index, key } => {
-                    if let Some(problem) = chained(earlier, (phase, step), *side, *index, key) {
-                        self.reader.error(&span, format!("`{{{{ {reference} }}}}`: {problem}"));
-                    }
-                }
-            }
-        }
-        template.keep_verbatim(&text.value, |reference| verbatim.contains(reference));
-    }
-
-    /// Where a part of a text stands in the source: only where the text is written as it is read.
-    fn locate(&self, text: &Spanned<String>, range: &Range<usize>) -> Range<usize> {
-        let written = self.reader.source.text.get(text.span.clone()).unwrap_or_default();
-        let needle = text.value.get(range.clone()).unwrap_or_default();
-        match written.find(needle) {
-            Some(at) if !needle.is_empty() => text.span.start + at..text.span.start + at + needle.len(),
-            _ => text.span.clone(),
-        }
-    }
-
-    fn is_declared(&self, name: &str) -> bool {
-        self.declared().contains(&name)
-    }
-
-    fn declared(&self) -> Vec<&str> {
-        let parameters = self.document.parameters.iter().map(|parameter| parameter.name.value.as_str());
-        parameters.chain(self.document.constants.iter().map(|constant| constant.name.value.as_str())).collect()
     }
 }
 
-/// What is wrong with a reference to a step, if anything.
-fn chained(
-    earlier: &[Phase],
-    (phase, step): (&str, &str),
-    side: Side,
-    index: Option<usize>,
-    key: &str,
-) -> Option<String> {
-    let Some(found) = earlier.iter().find(|candidate| candidate.name == phase) else {
-        return Some(format!("there is no phase `{phase}` before this step"));
-    };
-    let Some(found) = found.steps.iter().find(|candidate| candidate.name == step) else {
-        return Some(format!("there is no step `{step}` in the phase `{phase}` before this step"));
-    };
-    match side {
-        Side::Outputs if !found.module.outputs.contains(&key) => {
-            let known = found.module.outputs.join(", ");
-            let known = if known.is_empty() { "none".to_owned() } else { known };
-            Some(format!("`{}` has no output `{key}`; it has: {known}", found.module.name))
-        }
-        Side::Inputs if !found.inputs.has_text(index.unwrap_or(0), key) => {
-            Some(format!("the step `{step}` has no such input, or it is a list"))
-        }
-        _ => None,
+impl Step {
+    /// How long it may take, in words.
+    pub(super) fn late(&self) -> String {
+        let seconds = self.timeout.unwrap_or_default().as_secs();
+        let what = if self.looping.is_some() { "the loop timed out" } else { "timed out" };
+        format!("{what} after {seconds} s")
     }
 }
 
@@ -341,12 +279,12 @@ mod tests {
     fn unknown_and_unsupported_actions_are_refused() {
         let text = document(
             "      - { name: One, action: ExecuteBsh, inputs: { commands: [x] } }\n\
-             \x20     - { name: Two, action: S3Download, inputs: [{ source: s3://x/y, destination: /z }] }\n\
+             \x20     - { name: Two, action: ExecutePowerShell, inputs: { commands: [x] } }\n\
              \x20     - { name: Three, action: Teleport }\n",
         );
         insta::assert_snapshot!(problems(&text), @"
         c.yaml:7:30: error: there is no action `ExecuteBsh` (did you mean `ExecuteBash`?)
-        c.yaml:8:30: error: the action `S3Download` is not supported by this version of goldsmith
+        c.yaml:8:30: error: the action `ExecutePowerShell` does not run on Linux (it runs on Windows)
         c.yaml:9:32: error: there is no action `Teleport`
         ");
     }
@@ -394,9 +332,9 @@ mod tests {
         c.yaml:10:45: warning: `Prot` is neither a parameter nor a constant; the text is left as it is (did you mean `Port`?)
         c.yaml:16:20: error: `{{ build.Get.outputs.stdout }}`: `WebDownload` has no output `stdout`; it has: destination
         c.yaml:16:51: error: `{{ build.Get.inputs[1].source }}`: the step `Get` has no such input, or it is a list
-        c.yaml:17:20: error: `{{ build.Later.outputs.stdout }}`: there is no step `Later` in the phase `build` before this step
+        c.yaml:17:20: error: `{{ build.Later.outputs.stdout }}`: there is no step `Later` in the phase `build` before this step; it comes later, or is wrong itself
         c.yaml:17:53: error: `{{ test.Get.outputs.destination }}`: there is no phase `test` before this step
-        c.yaml:18:20: error: references such as `aws:ssm:/secret` are not supported by this version of goldsmith
+        c.yaml:18:42: warning: no loop `loop` is around this; the text is left as it is
         ");
     }
 

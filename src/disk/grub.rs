@@ -4,7 +4,7 @@
 //! itself by a block list at its end. Where the fields are: GRUB 2.06, `include/grub/i386/pc/boot.h` and
 //! `include/grub/offsets.h`.
 
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use super::partition::{Extent, SECTOR};
 
@@ -59,8 +59,48 @@ fn images(boot: &[u8], core: &[u8], place: Extent) -> io::Result<(Vec<u8>, Vec<u
     Ok((boot, core))
 }
 
+/// What a BIOS would start from a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BootCode {
+    /// Nothing.
+    None,
+    /// GRUB.
+    Grub {
+        /// Whether its core image is where the first sector looks for it.
+        is_whole: bool,
+    },
+    /// Another boot loader, of which nothing more is known.
+    Other,
+}
+
+/// Reads what a BIOS would start from a disk of `size` bytes.
+pub fn inspect(disk: &mut (impl Read + Seek), size: u64) -> io::Result<BootCode> {
+    let mut boot = [0; SECTOR_BYTES];
+    disk.seek(SeekFrom::Start(0))?;
+    disk.read_exact(&mut boot)?;
+    if boot[..CODE_END].iter().all(|&byte| byte == 0) {
+        return Ok(BootCode::None);
+    }
+    if memchr::memmem::find(&boot[..CODE_END], b"GRUB ").is_none() {
+        return Ok(BootCode::Other);
+    }
+    let mut sector = [0; 8];
+    sector.copy_from_slice(&boot[KERNEL_SECTOR..KERNEL_SECTOR + 8]);
+    let place = u64::from_le_bytes(sector).saturating_mul(SECTOR);
+    if place == 0 || place.saturating_add(SECTOR) > size {
+        return Ok(BootCode::Grub { is_whole: false });
+    }
+    let mut core = [0; SECTOR_BYTES];
+    disk.seek(SeekFrom::Start(place))?;
+    disk.read_exact(&mut core)?;
+    let rest = &core[BLOCK_LIST + 8..BLOCK_LIST + 10];
+    Ok(BootCode::Grub { is_whole: core[..BLOCK_LIST].iter().any(|&byte| byte != 0) && rest != [0, 0] })
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use super::*;
 
     const PLACE: Extent = Extent { start: 1 << 20, length: 3 << 20 };
@@ -73,6 +113,21 @@ mod tests {
         assert_eq!(core.len(), 3 * 512);
         assert_eq!(core[0x1f4..0x1fc], 2049u64.to_le_bytes());
         assert_eq!(core[0x1fc..0x1fe], 2u16.to_le_bytes());
+    }
+
+    #[test]
+    fn what_was_installed_is_found() {
+        let size = 8 << 20;
+        let mut disk = Cursor::new(vec![0; 8 << 20]);
+        assert_eq!(inspect(&mut disk, size).unwrap(), BootCode::None);
+        let mut boot = [0xcc; 512];
+        boot[0x180..0x185].copy_from_slice(b"GRUB ");
+        install(&mut disk, &boot, &[0xdd; 1100], PLACE).unwrap();
+        assert_eq!(inspect(&mut disk, size).unwrap(), BootCode::Grub { is_whole: true });
+        disk.get_mut()[1 << 20..2 << 20].fill(0);
+        assert_eq!(inspect(&mut disk, size).unwrap(), BootCode::Grub { is_whole: false });
+        disk.get_mut()[0x180] = b'X';
+        assert_eq!(inspect(&mut disk, size).unwrap(), BootCode::Other);
     }
 
     #[test]

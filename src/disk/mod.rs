@@ -3,6 +3,7 @@
 //! Only QEMU writes a disk that a virtual machine uses; this module writes new disks front to back and reads finished
 //! ones.
 
+pub mod export;
 pub mod ext4;
 pub mod fat;
 pub mod grub;
@@ -10,8 +11,10 @@ pub mod partition;
 pub mod probe;
 pub mod qcow2;
 pub mod qemu_img;
+pub mod sealed;
 pub mod search;
 mod slice;
+pub mod table;
 
 pub use slice::Slice;
 

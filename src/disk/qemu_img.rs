@@ -70,8 +70,6 @@ pub struct Target<'a> {
     pub options: &'a [&'a str],
     /// Whether its content is to be compressed.
     pub compress: bool,
-    /// Whether to leave the processors to whoever else wants them.
-    pub is_patient: bool,
 }
 
 /// Hears which part of a copy is done, from 0 to 1.
@@ -91,7 +89,6 @@ pub async fn convert(from: &Path, format: Format, to: Target<'_>, progress: Prog
         program = program.arg("-o").arg(option);
     }
     let program = program.arg(from).arg(to.path);
-    let program = if to.is_patient { program.behind(&["nice", "-n", "19"]) } else { program };
     let mut child = program.spawn()?;
     if let Some(mut stdout) = child.take_stdout() {
         let mut buffer = [0; 256];

@@ -3,10 +3,10 @@
 use std::io;
 use std::path::Path;
 
-use imago::file::File;
-use imago::qcow2::Qcow2;
-use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder, Mapping, Storage, StorageOpenOptions};
+use imago::Mapping;
 use memchr::memmem::Finder;
+
+use super::sealed::open;
 
 const WINDOW: usize = 4 << 20;
 
@@ -16,9 +16,7 @@ pub fn find<'a>(disk: &Path, needles: &[&'a str]) -> io::Result<Vec<&'a str>> {
     let needles: Vec<&str> = needles.iter().copied().filter(|needle| !needle.is_empty()).collect();
     let mut finders: Vec<(&str, Finder<'_>)> = needles.iter().map(|needle| (*needle, Finder::new(*needle))).collect();
     let overlap = needles.iter().map(|needle| needle.len()).max().unwrap_or(1) - 1;
-    let storage = File::open(StorageOpenOptions::new().filename(disk))?;
-    let disk = Qcow2::<File>::builder(storage).open(DenyImplicitOpenGate::default())?;
-    let disk: FormatAccess<File> = FormatAccess::new(disk);
+    let disk = open(disk)?;
     let mut found = Vec::new();
     let mut window = Vec::with_capacity(WINDOW + overlap);
     let mut offset = 0;
@@ -51,8 +49,7 @@ pub fn find<'a>(disk: &Path, needles: &[&'a str]) -> io::Result<Vec<&'a str>> {
 /// Whether a disk is a stand-alone qcow2 of the kind that this module can search: not compressed with zstd, for
 /// instance.
 pub fn is_readable(disk: &Path) -> bool {
-    let opened = File::open(StorageOpenOptions::new().filename(disk));
-    opened.and_then(|storage| Qcow2::<File>::builder(storage).open(DenyImplicitOpenGate::default())).is_ok()
+    open(disk).is_ok()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::decode::{Fields, Reader, Spanned, Strictness};
 use super::diagnostic::Report;
+use super::looping::{self, Loop};
 use super::syntax::{self, Node, Source};
 
 /// A component document.
@@ -76,6 +77,14 @@ pub struct Step {
     pub on_failure: OnFailure,
     /// How many attempts it has.
     pub max_attempts: u32,
+    /// Whether the document says how long an attempt may take; the place where it does.
+    pub timeout_span: Option<Range<usize>>,
+    /// Whether the document says how many attempts there are; the place where it does.
+    pub attempts_span: Option<Range<usize>>,
+    /// Under which condition it runs.
+    pub condition: Option<Node>,
+    /// What it is repeated for.
+    pub looping: Option<Loop>,
     /// The module's inputs.
     pub inputs: Option<Node>,
     /// Whether what it writes is kept out of logs.
@@ -96,6 +105,42 @@ pub enum OnFailure {
     Ignore,
 }
 
+/// What a document is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Platform {
+    /// Linux, where documents run here.
+    #[default]
+    Linux,
+    /// Windows.
+    Windows,
+    /// macOS.
+    MacOs,
+}
+
+impl Platform {
+    /// Its name for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Linux => "Linux",
+            Self::Windows => "Windows",
+            Self::MacOs => "macOS",
+        }
+    }
+}
+
+impl std::str::FromStr for Platform {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.to_ascii_lowercase().as_str() {
+            "linux" => Ok(Self::Linux),
+            "windows" => Ok(Self::Windows),
+            "darwin" | "macos" => Ok(Self::MacOs),
+            _ => Err(format!("`{text}` is no platform: linux, windows and macos are")),
+        }
+    }
+}
+
 /// A step's time unless it says otherwise.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(7200);
 
@@ -109,6 +154,12 @@ const STEP_FIELDS: [&str; 9] =
     ["name", "action", "timeoutSeconds", "onFailure", "maxAttempts", "inputs", "disableLogging", "if", "loop"];
 const PARAMETER_FIELDS: [&str; 4] = ["type", "default", "description", "allowedValues"];
 const CONSTANT_FIELDS: [&str; 2] = ["type", "value"];
+/// The service's quota of a document's size, in bytes. It can be raised.
+const MAX_SIZE: usize = 64 << 10;
+/// The service's quota of parameters. It can be raised.
+const MAX_PARAMETERS: usize = 25;
+/// Longest description of a parameter that the API takes.
+const MAX_DESCRIPTION: usize = 1024;
 
 fn is_name(text: &str) -> bool {
     (3..=128).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
@@ -125,6 +176,10 @@ pub fn decode(source: &Arc<Source>, strictness: Strictness) -> Result<(Reader, O
 
 fn document(reader: &Reader, root: &Node) -> Option<Document> {
     let mut fields = reader.map(root, "a component document")?;
+    if reader.source.text.len() > MAX_SIZE {
+        let message = format!("the document has {} bytes, and the service takes {MAX_SIZE}", reader.source.text.len());
+        reader.deviation(&(0..1), message, None);
+    }
     let name = fields.text("name").map(|name| name.value);
     let description = fields.text("description").map(|description| description.value);
     schema_version(reader, &mut fields);
@@ -134,6 +189,7 @@ fn document(reader: &Reader, root: &Node) -> Option<Document> {
     unique(reader, names, "parameter or constant");
     let disable_logging = fields.flag("disableLogging");
     let phases = phases(reader, &mut fields);
+    fields.tolerate("version");
     fields.finish(&DOCUMENT_FIELDS);
     let source = reader.source.clone();
     Some(Document { source, name, description, parameters, constants, phases: phases?, disable_logging })
@@ -179,10 +235,15 @@ fn check_type(reader: &Reader, fields: &mut Fields<'_>) {
 
 fn parameters(reader: &Reader, node: &Node) -> Vec<Parameter> {
     let mut parameters = Vec::new();
-    for (name, mut fields) in named_items(reader, node, "parameters") {
+    let items = named_items(reader, node, "parameters");
+    if items.len() > MAX_PARAMETERS {
+        let message = format!("the document has {} parameters, and the service takes {MAX_PARAMETERS}", items.len());
+        reader.deviation(&items[MAX_PARAMETERS].0.span, message, None);
+    }
+    for (name, mut fields) in items {
         check_type(reader, &mut fields);
-        let default = fields.text("default");
-        let description = fields.text("description").map(|description| description.value);
+        let default = fields.get("default").and_then(|node| reader.any_text(node, "default"));
+        let description = fields.get("description").and_then(|node| description(reader, node));
         let allowed = fields.get("allowedValues").and_then(|node| reader.texts(node, "allowedValues"));
         let allowed: Vec<String> = allowed.unwrap_or_default().into_iter().map(|value| value.value).collect();
         fields.finish(&PARAMETER_FIELDS);
@@ -198,11 +259,20 @@ fn parameters(reader: &Reader, node: &Node) -> Vec<Parameter> {
     parameters
 }
 
+fn description(reader: &Reader, node: &Node) -> Option<String> {
+    let text = reader.any_text(node, "description")?;
+    if text.value.chars().count() > MAX_DESCRIPTION {
+        let message = format!("a parameter's description has at most {MAX_DESCRIPTION} characters");
+        reader.deviation(&text.span, message, None);
+    }
+    Some(text.value)
+}
+
 fn constants(reader: &Reader, node: &Node) -> Vec<Constant> {
     let mut constants = Vec::new();
     for (name, mut fields) in named_items(reader, node, "constants") {
         check_type(reader, &mut fields);
-        let value = fields.require("value").and_then(|node| reader.text(node, "value"));
+        let value = fields.require("value").and_then(|node| reader.any_text(node, "value"));
         fields.finish(&CONSTANT_FIELDS);
         constants.push(Constant { name, value: value.map(|value| value.value).unwrap_or_default() });
     }
@@ -250,6 +320,8 @@ fn phase(reader: &Reader, node: &Node) -> Option<Phase> {
     }
     let steps: Vec<Step> = items.iter().filter_map(|item| step(reader, item, &name.value)).collect();
     unique(reader, steps.iter().map(|step| &step.name), "step of this phase");
+    let loops = steps.iter().filter_map(|step| step.looping.as_ref()?.name.as_ref());
+    unique(reader, loops, "loop of this phase");
     Some(Phase { name, steps, disable_logging })
 }
 
@@ -264,16 +336,30 @@ fn step(reader: &Reader, node: &Node, phase: &str) -> Option<Step> {
             .error(&name.span, format!("Invalid step name '{}' in phase '{phase}'. {ALLOWED_CHARACTERS}", name.value));
     }
     let action = fields.require("action").and_then(|node| reader.text(node, "action"));
-    let timeout = fields.get("timeoutSeconds").and_then(|node| timeout(reader, node));
+    let (timeout_node, attempts_node) = (fields.get("timeoutSeconds"), fields.get("maxAttempts"));
+    let timeout = timeout_node.and_then(|node| timeout(reader, node)).unwrap_or(Some(DEFAULT_TIMEOUT));
+    let max_attempts = attempts_node.and_then(|node| max_attempts(reader, node)).unwrap_or(1);
     let on_failure = fields.get("onFailure").and_then(|node| on_failure(reader, node)).unwrap_or_default();
-    let max_attempts = fields.get("maxAttempts").and_then(|node| max_attempts(reader, node)).unwrap_or(1);
-    let disable_logging = fields.flag("disableLogging");
+    let condition = fields.get("if").cloned();
+    let looping = fields.get("loop").and_then(|node| looping::decode(reader, node));
     let inputs = fields.get("inputs").filter(|node| !node.is_null()).cloned();
-    fields.refuse(&["if", "loop"], "is not supported by this version of goldsmith");
+    let disable_logging = fields.flag("disableLogging");
     let span = fields.span.clone();
     fields.finish(&STEP_FIELDS);
-    let timeout = timeout.unwrap_or(Some(DEFAULT_TIMEOUT));
-    Some(Step { name: name?, action: action?, timeout, on_failure, max_attempts, inputs, disable_logging, span })
+    Some(Step {
+        name: name?,
+        action: action?,
+        timeout,
+        on_failure,
+        max_attempts,
+        timeout_span: timeout_node.map(|node| node.span.clone()),
+        attempts_span: attempts_node.map(|node| node.span.clone()),
+        condition,
+        looping,
+        inputs,
+        disable_logging,
+        span,
+    })
 }
 
 fn timeout(reader: &Reader, node: &Node) -> Option<Option<Duration>> {
@@ -381,7 +467,7 @@ phases:
         comands: []
       - name: Twice
         action: ExecuteBash
-        if: { fileExists: /x }
+        loop: { name: Same, forEach: [] }
       - name: Twice
   - name: build
     steps: []
@@ -397,7 +483,7 @@ phases:
         c.yaml:14:20: error: `onFailure` is Abort, Continue or Ignore, not `abort`
         c.yaml:15:22: error: `maxAttempts` counts all attempts, so it is at least 1
         c.yaml:16:9: error: a step has no field `comands`
-        c.yaml:19:9: error: `if` is not supported by this version of goldsmith
+        c.yaml:19:38: error: `forEach` is empty
         c.yaml:20:9: error: a step needs the field `action`
         c.yaml:21:11: error: there is another phase named `build`
         c.yaml:22:12: error: the phase `build` has no steps

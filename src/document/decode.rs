@@ -125,6 +125,14 @@ impl Reader {
         }
     }
 
+    /// As [`Reader::text`], where an empty text or nothing at all means an empty text.
+    pub fn any_text(&self, node: &Node, what: &str) -> Option<Spanned<String>> {
+        match &node.value {
+            Value::Scalar(scalar) => Some(Spanned { value: scalar.text.clone(), span: node.span.clone() }),
+            _ => self.text(node, what),
+        }
+    }
+
     /// A truth value, written as YAML writes it or as a text.
     pub fn boolean(&self, node: &Node, what: &str) -> Option<bool> {
         let text = self.text(node, what)?;
@@ -268,6 +276,14 @@ impl<'a> Fields<'a> {
     pub fn finish(self, known: &[&str]) {
         for (span, message, help) in self.unknown(known) {
             self.reader.note(Severity::Error, &span, message, help);
+        }
+    }
+
+    /// A field that is known to stand in documents and has no effect: an error for a strict reader only.
+    pub fn tolerate(&mut self, name: &str) {
+        if let Some(field) = self.entries.iter_mut().find(|field| field.name() == name) {
+            field.used = true;
+            self.reader.deviation(&field.key.span, format!("{} has no field `{name}`", self.what), None);
         }
     }
 

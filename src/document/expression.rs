@@ -38,9 +38,42 @@ pub enum Reference {
         key: String,
     },
     /// The current iteration of a loop: `loop.value`.
-    Loop(String),
-    /// A kind of reference with a prefix: `aws:ssm:…`, `env:…`.
-    Prefixed(String),
+    Loop {
+        /// The loop's name; every loop can be called `loop`.
+        name: String,
+        /// What of the iteration.
+        part: LoopPart,
+    },
+    /// A variable of the environment: `env:HOME`.
+    Environment(String),
+    /// Something of the machine's metadata service: `aws:imds:instance-id`.
+    Metadata(String),
+    /// A value of the Parameter Store: `aws:ssm:/path/name`.
+    Stored(Stored),
+    /// Something of the run: `context:date`.
+    Context(String),
+    /// What begins as a reference does, and is none.
+    Unknown(String),
+}
+
+/// What of a loop's iteration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoopPart {
+    /// Its number, from 0.
+    Index,
+    /// Its item.
+    Value,
+}
+
+/// How a value of the Parameter Store is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stored {
+    /// By its name there.
+    Name(String),
+    /// By what a parameter or constant of the document says.
+    Parameter(String),
+    /// By what another value of the store says.
+    Stored(Box<Stored>),
 }
 
 /// Which side of a step.
@@ -52,15 +85,28 @@ pub enum Side {
     Outputs,
 }
 
+/// Longest text between braces, in bytes: names of three things and of an input, or of a value in the Parameter Store,
+/// which has at most 2048.
+const MAX_REFERENCE: usize = 4096;
+/// How often the name of a stored value may be stored itself.
+const MAX_RESOLVE: usize = 3;
+
 impl Template {
     /// Reads a text.
     pub fn parse(text: &str) -> Self {
         let mut parts = Vec::new();
         let mut literal = String::new();
-        let mut rest = 0;
+        let (mut rest, mut close) = (0, 0);
         while let Some(open) = text[rest..].find("{{").map(|at| rest + at) {
-            let Some(close) = text[open + 2..].find("}}").map(|at| open + 2 + at) else { break };
-            let Some(reference) = reference(text[open + 2..close].trim()) else {
+            // The same end may serve many beginnings; looking for it anew each time would take for ever.
+            if close < open + 2 {
+                match text[open + 2..].find("}}") {
+                    Some(at) => close = open + 2 + at,
+                    None => break,
+                }
+            }
+            let inner = Some(&text[open + 2..close]).filter(|inner| inner.len() <= MAX_REFERENCE);
+            let Some(reference) = inner.and_then(|inner| reference(inner.trim())) else {
                 literal.push_str(&text[rest..open + 2]);
                 rest = open + 2;
                 continue;
@@ -87,7 +133,7 @@ impl Template {
         })
     }
 
-    /// Turns references into text for good; `None` of `verbatim` keeps a reference.
+    /// Turns references into the text that they are written as, for good.
     pub fn keep_verbatim(&mut self, text: &str, verbatim: impl Fn(&Reference) -> bool) {
         for part in &mut self.parts {
             if let Part::Reference { reference, range } = part
@@ -113,13 +159,26 @@ impl Template {
 
 /// What stands between braces as a reference, if it has the shape of one.
 fn reference(text: &str) -> Option<Reference> {
-    if ["aws:", "env:", "context:"].iter().any(|prefix| text.starts_with(prefix)) {
-        return Some(Reference::Prefixed(text.to_owned()));
+    if let Some(name) = text.strip_prefix("env:") {
+        return Some(known(name, text, Reference::Environment));
     }
-    let parts: Vec<&str> = text.split('.').collect();
+    if let Some(key) = text.strip_prefix("context:") {
+        return Some(known(key, text, Reference::Context));
+    }
+    if let Some(path) = text.strip_prefix("aws:imds:") {
+        return Some(known(path, text, Reference::Metadata));
+    }
+    if text.starts_with("aws:") {
+        let stored = stored(text, 0);
+        return Some(stored.map_or_else(|| Reference::Unknown(text.to_owned()), Reference::Stored));
+    }
+    let parts: Vec<&str> = text.splitn(5, '.').collect();
     match parts.as_slice() {
         [name] if is_name(name) => Some(Reference::Name((*name).to_owned())),
-        [name, "index" | "value"] if is_name(name) => Some(Reference::Loop(text.to_owned())),
+        [name, part @ ("index" | "value")] if is_name(name) => {
+            let part = if *part == "index" { LoopPart::Index } else { LoopPart::Value };
+            Some(Reference::Loop { name: (*name).to_owned(), part })
+        }
         [phase, step, side, key] if [phase, step, key].iter().all(|name| is_name(name)) => {
             let (side, index) = side_and_index(side)?;
             let [phase, step, key] = [phase, step, key].map(|&name| name.to_owned());
@@ -127,6 +186,24 @@ fn reference(text: &str) -> Option<Reference> {
         }
         _ => None,
     }
+}
+
+/// A reference behind a prefix, which has to name something.
+fn known(name: &str, text: &str, make: impl FnOnce(String) -> Reference) -> Reference {
+    if name.is_empty() { Reference::Unknown(text.to_owned()) } else { make(name.to_owned()) }
+}
+
+/// `aws:ssm:NAME`, or `aws:ssm:resolve(X)` where `X` is a parameter's name or again one of these.
+fn stored(text: &str, depth: usize) -> Option<Stored> {
+    let name = text.strip_prefix("aws:ssm:").filter(|name| !name.is_empty() && depth <= MAX_RESOLVE)?;
+    let Some(inner) = name.strip_prefix("resolve(") else {
+        return (!name.contains(['(', ')'])).then(|| Stored::Name(name.to_owned()));
+    };
+    let inner = inner.strip_suffix(')')?.trim();
+    if is_name(inner) {
+        return Some(Stored::Parameter(inner.to_owned()));
+    }
+    stored(inner, depth + 1).map(|stored| Stored::Stored(Box::new(stored)))
 }
 
 fn side_and_index(text: &str) -> Option<(Side, Option<usize>)> {
@@ -148,7 +225,13 @@ fn is_name(text: &str) -> bool {
 impl std::fmt::Display for Reference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Name(text) | Self::Loop(text) | Self::Prefixed(text) => f.write_str(text),
+            Self::Name(text) | Self::Unknown(text) => f.write_str(text),
+            Self::Loop { name, part: LoopPart::Index } => write!(f, "{name}.index"),
+            Self::Loop { name, part: LoopPart::Value } => write!(f, "{name}.value"),
+            Self::Environment(name) => write!(f, "env:{name}"),
+            Self::Metadata(path) => write!(f, "aws:imds:{path}"),
+            Self::Context(key) => write!(f, "context:{key}"),
+            Self::Stored(stored) => stored.fmt(f),
             Self::Chained { phase, step, side, index, key } => {
                 let side = match side {
                     Side::Inputs => "inputs",
@@ -159,6 +242,16 @@ impl std::fmt::Display for Reference {
                     None => write!(f, "{phase}.{step}.{side}.{key}"),
                 }
             }
+        }
+    }
+}
+
+impl std::fmt::Display for Stored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Name(name) => write!(f, "aws:ssm:{name}"),
+            Self::Parameter(name) => write!(f, "aws:ssm:resolve({name})"),
+            Self::Stored(stored) => write!(f, "aws:ssm:resolve({stored})"),
         }
     }
 }
@@ -186,6 +279,10 @@ mod tests {
             ("{{ loop.value }}{{ MyLoop.index }}", "<loop.value><MyLoop.index>"),
             ("{{ aws:ssm:/a/b }}", "<aws:ssm:/a/b>"),
             ("{{ env:ProgramFiles(x86) }}", "<env:ProgramFiles(x86)>"),
+            ("{{ aws:imds:placement/region }}", "<aws:imds:placement/region>"),
+            ("{{ aws:ssm:resolve(Name) }}", "<aws:ssm:resolve(Name)>"),
+            ("{{ aws:ssm:resolve(aws:ssm:resolve(Name)) }}", "<aws:ssm:resolve(aws:ssm:resolve(Name))>"),
+            ("{{ context:date }}", "<context:date>"),
         ] {
             assert_eq!(shown(text), expected, "{text}");
         }
@@ -207,6 +304,21 @@ mod tests {
             assert_eq!(shown(text), text);
         }
         assert_eq!(shown("{{ {{ Port }}"), "{{ <Port>");
+    }
+
+    #[test]
+    fn what_begins_as_a_reference_and_is_none_is_known_as_such() {
+        for text in ["env:", "aws:ssm:", "aws:s3:x", "aws:ssm:resolve(", "aws:ssm:resolve(a b)", "context:"] {
+            let template = Template::parse(&format!("{{{{ {text} }}}}"));
+            let found: Vec<&Reference> = template.references().map(|(reference, _)| reference).collect();
+            assert_eq!(found, [&Reference::Unknown(text.to_owned())]);
+        }
+    }
+
+    #[test]
+    fn many_beginnings_of_one_end_take_no_time() {
+        let text = "{{".repeat(200_000) + "}}";
+        assert_eq!(shown(&text), text);
     }
 
     #[test]

@@ -10,10 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::age::Age;
+use super::component_use::{ComponentUse, components};
 use super::decode::{Fields, Reader, Spanned, Strictness};
 use super::diagnostic::Report;
+use super::secret::{self, SecretSource};
 use super::size::Size;
-use super::syntax::{self, Node, Source, Value};
+use super::syntax::{self, Node, Source};
 use crate::store::version::{ImageName, VersionRequest};
 
 /// A recipe.
@@ -39,6 +41,10 @@ pub struct Recipe {
     pub files: Vec<FileCopy>,
     /// The components, in order.
     pub components: Vec<ComponentUse>,
+    /// Values for references to what only AWS has, by the reference without its braces.
+    pub references: Vec<(Spanned<String>, Spanned<String>)>,
+    /// Secrets by the references that stand for them, and where they come from.
+    pub secrets: Vec<(String, SecretSource)>,
     /// Folder in the guest in which steps run.
     pub working_directory: String,
     /// What the site's network needs while building.
@@ -102,15 +108,6 @@ pub struct FileCopy {
     pub mode: Option<u32>,
 }
 
-/// A component as a recipe uses it.
-#[derive(Debug, Clone)]
-pub struct ComponentUse {
-    /// A path, a name with or without a version, or an ARN.
-    pub reference: Spanned<String>,
-    /// Values of its parameters.
-    pub parameters: Vec<(Spanned<String>, Spanned<String>)>,
-}
-
 /// What a site's network needs while building, as written.
 #[derive(Debug, Clone, Default)]
 pub struct NetworkWishes {
@@ -124,9 +121,11 @@ pub struct NetworkWishes {
     pub mirrors: Vec<(Spanned<String>, Spanned<String>)>,
     /// Whether guests may reach the host's loopback and link-local addresses.
     pub open: bool,
+    /// Whether `WebDownload` goes through the host.
+    pub host_downloads: bool,
 }
 
-const FIELDS: [&str; 19] = [
+const FIELDS: [&str; 21] = [
     "name",
     "version",
     "semanticVersion",
@@ -137,6 +136,8 @@ const FIELDS: [&str; 19] = [
     "machine",
     "files",
     "components",
+    "references",
+    "secrets",
     "workingDirectory",
     "network",
     "test",
@@ -176,6 +177,8 @@ fn recipe(reader: &Reader, root: &Node) -> Option<Recipe> {
     let machine = fields.get("machine").map(|node| machine(reader, node)).unwrap_or_default();
     let files = fields.get("files").map(|node| files(reader, node)).unwrap_or_default();
     let components = fields.get("components").map(|node| components(reader, node)).unwrap_or_default();
+    let references = fields.get("references").map(|node| references(reader, node)).unwrap_or_default();
+    let secrets = fields.get("secrets").map(|node| secret::decode(reader, node)).unwrap_or_default();
     let network = fields.get("network").map(|node| network(reader, node)).unwrap_or_default();
     let allowed_failed_units = fields.get("test").map(|node| test(reader, node)).unwrap_or_default();
     let max_age = fields.get("cache").and_then(|node| max_age(reader, node)).unwrap_or(MAX_AGE);
@@ -197,6 +200,8 @@ fn recipe(reader: &Reader, root: &Node) -> Option<Recipe> {
         machine,
         files,
         components,
+        references,
+        secrets,
         working_directory,
         network,
         max_age,
@@ -346,7 +351,7 @@ fn file(reader: &Reader, node: &Node) -> Option<FileCopy> {
 }
 
 /// A recipe is a document from outside: it must not have any file of the host copied into a guest.
-fn leaves_folder(path: &Path) -> Option<&'static str> {
+pub(super) fn leaves_folder(path: &Path) -> Option<&'static str> {
     use std::path::Component;
     let mut depth = 0_usize;
     for component in path.components() {
@@ -387,56 +392,36 @@ pub fn octal(text: &str) -> Option<u32> {
     u32::from_str_radix(digits, 8).ok().filter(|&mode| mode <= 0o7777)
 }
 
-fn components(reader: &Reader, node: &Node) -> Vec<ComponentUse> {
-    /// The service's quota, which can be raised there; here it only keeps a runaway document in bounds.
-    const MOST: usize = 200;
-    let items = reader.list(node, "components").unwrap_or_default();
-    if items.len() > MOST {
-        reader.error(&node.span, format!("a recipe has at most {MOST} components"));
-    }
-    items.iter().filter_map(|item| component(reader, item)).collect()
+/// Whether a name is that of a reference that somebody has to give a value.
+pub fn is_given_reference(name: &str) -> bool {
+    let behind = |prefix: &str| name.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty());
+    behind("aws:ssm:") || behind("aws:imds:") || matches!(name, "context:accountId" | "context:region")
 }
 
-fn component(reader: &Reader, node: &Node) -> Option<ComponentUse> {
-    if let Value::Scalar(_) = node.value {
-        return Some(ComponentUse { reference: reader.text(node, "component")?, parameters: Vec::new() });
-    }
-    let mut fields = reader.map(node, "a component of a recipe")?;
-    let reference = fields.either("component", "componentArn");
-    if reference.is_none() {
-        fields.missing("component");
-    }
-    let reference = reference.and_then(|node| reader.text(node, "component"));
-    let parameters = fields.get("parameters").map(|node| parameters(reader, node)).unwrap_or_default();
-    fields.finish(&["component", "componentArn", "parameters"]);
-    Some(ComponentUse { reference: reference?, parameters })
+/// What a name has to be to be given a value.
+pub const GIVEN_REFERENCES: &str = "aws:ssm:NAME, aws:imds:PATH, context:accountId or context:region";
+
+/// Reads a file that holds only such values.
+pub fn decode_references(source: &Arc<Source>) -> Result<Vec<(String, String)>, Report> {
+    let root = syntax::parse(source)?;
+    let reader = Reader::new(source.clone(), Strictness::Compat);
+    let read = references(&reader, &root).into_iter().map(|(name, value)| (name.value, value.value)).collect();
+    reader.finish(Some(read)).map(|(read, _)| read)
 }
 
-/// A map of names and values, or the API's list of `{name, value: [text]}`.
-fn parameters(reader: &Reader, node: &Node) -> Vec<(Spanned<String>, Spanned<String>)> {
-    if let Value::Mapping(_) = node.value {
-        return labels_with_spans(reader, node, "parameters");
+fn references(reader: &Reader, node: &Node) -> Vec<(Spanned<String>, Spanned<String>)> {
+    let references = labels_with_spans(reader, node, "references");
+    for (name, _) in references.iter().filter(|(name, _)| !is_given_reference(&name.value)) {
+        reader.error(&name.span, format!("`{}` needs no value; what does is {GIVEN_REFERENCES}", name.value));
     }
-    let mut parameters = Vec::new();
-    for item in reader.list(node, "parameters").unwrap_or_default() {
-        let Some(mut fields) = reader.map(item, "a parameter") else { continue };
-        let name = fields.require("name").and_then(|node| reader.text(node, "name"));
-        let value = fields.require("value");
-        fields.finish(&["name", "value"]);
-        let value = value.and_then(|node| match &node.value {
-            Value::Sequence(values) if values.len() == 1 => reader.text(&values[0], "value"),
-            Value::Sequence(_) => {
-                reader.error(&node.span, "`value` is a list with one text");
-                None
-            }
-            _ => reader.text(node, "value"),
-        });
-        parameters.extend(name.zip(value));
-    }
-    parameters
+    references
 }
 
-fn labels_with_spans(reader: &Reader, node: &Node, what: &'static str) -> Vec<(Spanned<String>, Spanned<String>)> {
+pub(super) fn labels_with_spans(
+    reader: &Reader,
+    node: &Node,
+    what: &'static str,
+) -> Vec<(Spanned<String>, Spanned<String>)> {
     let Some(fields) = reader.map(node, what) else { return Vec::new() };
     let entries = fields.all().into_iter();
     entries.filter_map(|(key, value)| Some((key, reader.text(value, what)?))).collect()
@@ -458,7 +443,16 @@ fn network(reader: &Reader, node: &Node) -> NetworkWishes {
     }
     let mirrors = fields.get("mirrors").map(|node| labels_with_spans(reader, node, "mirrors")).unwrap_or_default();
     let mode = fields.text("mode");
-    fields.finish(&["proxy", "noProxy", "caCertificate", "mirrors", "mode"]);
+    let downloads = fields.text("downloads");
+    fields.finish(&["proxy", "noProxy", "caCertificate", "mirrors", "mode", "downloads"]);
+    let host_downloads = match downloads {
+        Some(downloads) if downloads.value == "host" => true,
+        Some(downloads) if downloads.value != "guest" => {
+            reader.error(&downloads.span, format!("`downloads` is guest or host, not `{}`", downloads.value));
+            false
+        }
+        _ => false,
+    };
     let open = match mode {
         Some(mode) if mode.value == "open" => true,
         Some(mode) if mode.value != "isolated" => {
@@ -468,7 +462,7 @@ fn network(reader: &Reader, node: &Node) -> NetworkWishes {
         _ => false,
     };
     let ca_certificate = ca_certificate.map(|path| Spanned { value: path.value.into(), span: path.span });
-    NetworkWishes { proxy, no_proxy, ca_certificate, mirrors, open }
+    NetworkWishes { proxy, no_proxy, ca_certificate, mirrors, open, host_downloads }
 }
 
 fn test(reader: &Reader, node: &Node) -> Vec<String> {
@@ -571,7 +565,8 @@ disk: 4
 machine: { cpus: 0, memory: 1MiB, firmware: efi, cores: 2 }
 files: [{ source: ../../etc/shadow, destination: etc, mode: 9 }, { source: /etc/shadow, destination: /x }]
 components: [{ name: x }, { component: y, parameters: [{ name: p, value: [a, b] }] }]
-network: { mode: closed }
+network: { mode: closed, downloads: never }
+references: { 'env:HOME': /root, 'aws:ssm:': x }
 cache: { maxAge: 7 }
 ";
         insta::assert_snapshot!(problems(text), @"
@@ -592,7 +587,10 @@ cache: { maxAge: 7 }
         r.yaml:8:16: error: a component of a recipe has no field `name`
         r.yaml:8:74: error: `value` is a list with one text
         r.yaml:9:18: error: `mode` is isolated or open, not `closed`
-        r.yaml:10:18: error: `7` is no age; 7d, 36h and 90m are
+        r.yaml:9:37: error: `downloads` is guest or host, not `never`
+        r.yaml:10:15: error: `env:HOME` needs no value; what does is aws:ssm:NAME, aws:imds:PATH, context:accountId or context:region
+        r.yaml:10:34: error: `aws:ssm:` needs no value; what does is aws:ssm:NAME, aws:imds:PATH, context:accountId or context:region
+        r.yaml:11:18: error: `7` is no age; 7d, 36h and 90m are
         ");
     }
 }

@@ -4,18 +4,19 @@
 //! is written, not what YAML 1.1 or 1.2 makes of it. Anchors, aliases and merge keys are followed, up to bounds that no
 //! honest document meets.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::Read;
 use std::ops::Range;
 use std::path::{Component, Path};
 use std::sync::Arc;
 
-use saphyr_parser::{Event, Parser, ScalarStyle, ScanError};
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
 
 use super::diagnostic::{Diagnostic, Report, Severity};
 
 /// Largest document in bytes. The service takes 64 KB for a component.
-const MAX_BYTES: u64 = 1 << 20;
+pub const MAX_BYTES: u64 = 1 << 20;
 /// Deepest nesting.
 const MAX_DEPTH: usize = 64;
 /// Most nodes, copies made by aliases included.
@@ -78,6 +79,8 @@ pub struct Node {
     pub span: Range<usize>,
     /// What it is.
     pub value: Value,
+    /// Its tag behind the exclamation mark, as in `!Sub text`.
+    pub tag: Option<String>,
 }
 
 /// What a node is.
@@ -98,6 +101,8 @@ pub struct Scalar {
     pub text: String,
     /// Whether it is written without quotes, so that `true` is a truth value and `~` is nothing.
     pub plain: bool,
+    /// Whether it is a block in which every character stands for itself.
+    pub literal: bool,
 }
 
 impl Scalar {
@@ -118,6 +123,22 @@ impl Node {
         }
     }
 
+    /// Its text, if it is a single value.
+    pub fn text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Scalar(scalar) => Some(&scalar.text),
+            _ => None,
+        }
+    }
+
+    /// The value of a key, if it is a map that has it.
+    pub fn get(&self, name: &str) -> Option<&Self> {
+        match &self.value {
+            Value::Mapping(entries) => entries.iter().find(|(key, _)| key.text() == Some(name)).map(|(_, value)| value),
+            _ => None,
+        }
+    }
+
     /// Whether it stands for nothing.
     pub fn is_null(&self) -> bool {
         matches!(&self.value, Value::Scalar(scalar) if scalar.is_null())
@@ -129,6 +150,15 @@ pub fn parse(source: &Arc<Source>) -> Result<Node, Report> {
     let report = |diagnostic| Report { source: source.clone(), diagnostics: vec![diagnostic] };
     let mut builder = Builder { offsets: Offsets::of(&source.text), anchors: HashMap::new(), nodes: 0 };
     builder.document(&source.text).map_err(report)
+}
+
+/// All documents that a source holds, with `---` between them; empty ones are left out.
+pub fn parse_all(source: &Arc<Source>) -> Result<Vec<Node>, Report> {
+    let report = |diagnostic| Report { source: source.clone(), diagnostics: vec![diagnostic] };
+    let mut builder = Builder { offsets: Offsets::of(&source.text), anchors: HashMap::new(), nodes: 0 };
+    let nodes = builder.documents(&source.text).map_err(report)?;
+    let nodes: Vec<Node> = nodes.into_iter().filter(|node| !node.is_null()).collect();
+    if nodes.is_empty() { Err(report(error(0..0, "the document is empty"))) } else { Ok(nodes) }
 }
 
 fn error(span: Range<usize>, message: impl Into<String>) -> Diagnostic {
@@ -179,6 +209,20 @@ impl Builder {
         document.ok_or_else(|| error(0..0, "the document is empty"))
     }
 
+    fn documents(&mut self, text: &str) -> Result<Vec<Node>, Diagnostic> {
+        let mut events = Parser::new_from_str(text);
+        let mut documents = Vec::new();
+        loop {
+            match self.next(&mut events)? {
+                (Event::StreamEnd, _) => return Ok(documents),
+                // Names of one document mean nothing in the next.
+                (Event::DocumentStart(_), _) => self.anchors.clear(),
+                (Event::StreamStart | Event::DocumentEnd | Event::Nothing, _) => {}
+                (event, span) => documents.push(self.node(&mut events, event, span, 0)?),
+            }
+        }
+    }
+
     fn next<'a>(&self, events: &mut Events<'a>) -> Result<(Event<'a>, Range<usize>), Diagnostic> {
         match events.next_event() {
             None => Ok((Event::StreamEnd, 0..0)),
@@ -211,12 +255,17 @@ impl Builder {
         }
         let (node, anchor) = match event {
             Event::Alias(anchor) => return self.alias(anchor, span),
-            Event::Scalar(text, style, anchor, _tag) => {
-                let scalar = Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain };
-                (Node { span, value: Value::Scalar(scalar) }, anchor)
+            Event::Scalar(text, style, anchor, tag) => {
+                let (plain, literal) = (style == ScalarStyle::Plain, style == ScalarStyle::Literal);
+                let scalar = Scalar { text: text.into_owned(), plain, literal };
+                (Node { span, value: Value::Scalar(scalar), tag: suffix(tag) }, anchor)
             }
-            Event::SequenceStart(anchor, _tag) => (self.sequence(events, span, depth)?, anchor),
-            Event::MappingStart(anchor, _tag) => (self.mapping(events, span, depth)?, anchor),
+            Event::SequenceStart(anchor, tag) => {
+                (Node { tag: suffix(tag), ..self.sequence(events, span, depth)? }, anchor)
+            }
+            Event::MappingStart(anchor, tag) => {
+                (Node { tag: suffix(tag), ..self.mapping(events, span, depth)? }, anchor)
+            }
             _ => return Err(error(span, "this is not valid YAML")),
         };
         if anchor != 0 {
@@ -242,7 +291,8 @@ impl Builder {
         loop {
             match self.next(events)? {
                 (Event::SequenceEnd, end) => {
-                    return Ok(Node { span: start.start..end.end.max(start.end), value: Value::Sequence(items) });
+                    let span = start.start..end.end.max(start.end);
+                    return Ok(Node { span, value: Value::Sequence(items), tag: None });
                 }
                 (event, span) => items.push(self.node(events, event, span, depth + 1)?),
             }
@@ -256,16 +306,16 @@ impl Builder {
             let key = match self.next(events)? {
                 (Event::MappingEnd, end) => {
                     let span = start.start..end.end.max(start.end);
-                    return Ok(Node { span, value: Value::Mapping(merge(entries, merged)) });
+                    return Ok(Node { span, value: Value::Mapping(merge(entries, merged)), tag: None });
                 }
                 (event, span) => self.node(events, event, span, depth + 1)?,
             };
             let (event, span) = self.next(events)?;
             let value = self.node(events, event, span, depth + 1)?;
             match &key.value {
-                Value::Scalar(Scalar { text, plain: true }) if text == "<<" => merged.push(value),
+                Value::Scalar(Scalar { text, plain: true, .. }) if text == "<<" => merged.push(value),
                 Value::Scalar(scalar) => {
-                    if entries.iter().any(|(known, _)| known.value == key.value) {
+                    if entries.iter().any(|(known, _)| known.text() == Some(&scalar.text)) {
                         return Err(error(key.span.clone(), format!("the key `{}` is given twice", scalar.text)));
                     }
                     entries.push((key, value));
@@ -274,6 +324,11 @@ impl Builder {
             }
         }
     }
+}
+
+/// A tag of the document's own, such as `!Sub`; those of YAML itself say what is known anyhow.
+fn suffix(tag: Option<Cow<'_, Tag>>) -> Option<String> {
+    tag.filter(|tag| tag.handle == "!").map(|tag| tag.suffix.clone())
 }
 
 /// What a merge key brings, behind what the map says itself.
@@ -286,7 +341,7 @@ fn merge(mut entries: Vec<(Node, Node)>, merged: Vec<Node>) -> Vec<(Node, Node)>
         for source in sources {
             let Value::Mapping(brought) = source.value else { continue };
             for (key, value) in brought {
-                if !entries.iter().any(|(known, _)| known.value == key.value) {
+                if !entries.iter().any(|(known, _)| known.text() == key.text()) {
                     entries.push((key, value));
                 }
             }
@@ -329,6 +384,18 @@ mod tests {
     fn scalars_keep_their_text() {
         let node = parsed("a: 1.0\nb: 0777\nc: '1.0'\nd: yes\ne:\nf: |\n  x\n  y\n").unwrap();
         assert_eq!(compact(&node), r#"{a: 1.0, b: 0777, c: "1.0", d: yes, e: , f: "x\ny\n"}"#);
+    }
+
+    #[test]
+    fn blocks_and_tags_are_known() {
+        let text = "a: !Sub |\n  x ${y}\n   z\n\nb: !Join ['', [c]]\n\"a b\": 1\n";
+        let node = parsed(text).unwrap();
+        let block = node.get("a").unwrap();
+        assert_eq!(block.tag.as_deref(), Some("Sub"));
+        assert!(matches!(&block.value, Value::Scalar(scalar) if scalar.literal && !scalar.plain));
+        assert_eq!(&text[block.span.clone()], "!Sub |\n  x ${y}\n   z\n\n");
+        assert_eq!(node.get("b").unwrap().tag.as_deref(), Some("Join"));
+        assert!(parsed("a: 1\n\"a\": 2\n").unwrap_err().contains("given twice"));
     }
 
     #[test]

@@ -7,20 +7,22 @@ use fs_err as fs;
 use tokio_util::task::TaskTracker;
 
 use super::components::{self, Steps, copy_file, surroundings};
-use super::export::{Exports, Format};
+use super::export::{ExportWishes, Exports};
 use super::key::{self, BUILD_PHASES, Due};
 use super::layers::{BuildMachine, Wanted};
 use super::log::Log;
 use super::plan::{Plan, PlannedFile, document_digest};
 use super::seal::seal_disk;
+use super::secret;
 use super::shape::Shape;
 use super::shell::Attach;
 use super::site::{self, SiteWishes};
 use super::{Error, Event, Factory};
+use crate::component::{Secrets, Site as Surroundings};
 use crate::guest::site::Site;
 use crate::guest::{self, Guest};
-use crate::host::file;
 use crate::host::process::quote;
+use crate::host::{file, one_line};
 use crate::parent::{self, Parent};
 use crate::store::manifest::{BuiltComponent, Component, Origin, Source, Stage, State};
 use crate::store::version::ImageId;
@@ -61,10 +63,8 @@ pub struct Options {
     pub on_failure: OnFailure,
     /// What the site's network needs.
     pub site: SiteWishes,
-    /// Formats to export.
-    pub exports: Vec<Format>,
-    /// Where to.
-    pub output: PathBuf,
+    /// What is exported.
+    pub exports: ExportWishes,
 }
 
 /// A finished build.
@@ -98,11 +98,17 @@ impl Factory {
         for warning in &plan.warnings {
             logged.tell(Event::Warning(warning.clone()));
         }
+        for note in &plan.notes {
+            logged.tell(Event::Note(note.clone()));
+        }
         let mut run = self.store.begin_run("build")?;
         let mut build = Build::new(&logged, plan, options, image.id.clone(), image.folder().to_owned());
         let result = build.run(image, &run).await;
         let (stages, kept) = (std::mem::take(&mut build.stages), build.kept.take());
+        let secrets = build.secrets.clone();
         logged.settle_layers(&build.keeper).await;
+        let masked = super::log::mask(&image.folder().join(CONSOLE_LOG), &secrets);
+        let result = result.and(masked.map_err(Error::from));
         match result {
             Ok(()) => image.update(|manifest| manifest.stages.clone_from(&stages))?,
             Err(error) => {
@@ -122,7 +128,7 @@ impl Factory {
     /// Says in an image's manifest why there is no image.
     fn note_failure(&self, error: &Error, log: &Log, stages: Vec<Stage>, image: &mut Image) {
         let state = if matches!(error, Error::Interrupted) { State::Cancelled } else { State::Failed };
-        let reason = why(error);
+        let reason = one_line(error);
         log.line(&format!("{state}: {reason}"));
         let noted = image.update(|manifest| {
             manifest.stages = stages;
@@ -166,6 +172,8 @@ pub(super) struct Build<'a> {
     folder: PathBuf,
     /// The disk of a failed build machine, in the run's folder.
     kept: Option<PathBuf>,
+    /// Of the plan; none before it has its ground.
+    secrets: Secrets,
     pub(super) stages: Vec<Stage>,
     pub(super) keeper: TaskTracker,
 }
@@ -178,8 +186,8 @@ impl<'a> Build<'a> {
         id: ImageId,
         folder: PathBuf,
     ) -> Self {
-        let (kept, stages, keeper) = (None, Vec::new(), TaskTracker::new());
-        Self { factory, plan, options, id, folder, kept, stages, keeper }
+        let (kept, secrets, stages, keeper) = (None, Secrets::default(), Vec::new(), TaskTracker::new());
+        Self { factory, plan, options, id, folder, kept, secrets, stages, keeper }
     }
 
     async fn run(&mut self, image: &mut Image, run: &Run) -> Result<(), Error> {
@@ -206,6 +214,8 @@ impl<'a> Build<'a> {
         if let Some(warning) = site::unreachable_proxy(&site) {
             self.factory.tell(Event::Warning(warning));
         }
+        // Before anything that takes long: somebody may have to type them.
+        self.secrets = self.factory.secrets(&self.plan.secrets).await?;
         let parent = self.parent(run).await?;
         let recipe = &self.plan.recipe;
         let shape = self.factory.shape(&recipe.machine.or(&parent.machine), recipe.network.open).await?;
@@ -224,6 +234,13 @@ impl<'a> Build<'a> {
             stage.cached = machine.cached;
         }
         Ok(machine)
+    }
+
+    /// What its steps are surrounded by.
+    pub(super) fn surroundings(&self, ground: &Ground) -> Surroundings {
+        let secrets = self.secrets.clone();
+        let surroundings = surroundings(&self.plan.recipe, &ground.site, &ground.shape, &self.id, "BUILDING");
+        Surroundings { secrets, ..surroundings }
     }
 
     /// What is to be done in the build machine.
@@ -275,7 +292,7 @@ impl<'a> Build<'a> {
                 continue;
             }
             self.stages.append(&mut stages);
-            let qemu = machine.guest.machine().qmp().version().to_string();
+            let qemu = machine.guest.machine().map(|machine| machine.qmp().version().to_string()).unwrap_or_default();
             // A full disk has to have room for what is noted, so what has failed goes first.
             let worked = match worked {
                 Ok(()) => Ok(machine),
@@ -300,10 +317,10 @@ impl<'a> Build<'a> {
             OnFailure::Cleanup => self.discard(machine).await,
             OnFailure::Keep => self.keep_disk(machine.disk_for_study().await),
             OnFailure::Shell(attach) => {
-                self.factory.tell(Event::Warning(why(&error)));
-                let surroundings = surroundings(&self.plan.recipe, &ground.site, &ground.shape, &self.id, "BUILDING");
+                self.factory.tell(Event::Warning(one_line(&error)));
+                let surroundings = self.surroundings(ground);
                 if let Err(problem) = self.factory.lead_in(&machine.guest, attach, &surroundings).await {
-                    self.factory.tell(Event::Warning(format!("no shell can be opened: {}", why(&problem))));
+                    self.factory.tell(Event::Warning(format!("no shell can be opened: {}", one_line(&problem))));
                 }
                 self.discard(machine).await;
             }
@@ -324,11 +341,18 @@ impl<'a> Build<'a> {
         if machine.done == 0 {
             self.prepare(&machine.guest, &ground.site).await?;
         }
-        let surroundings = surroundings(&self.plan.recipe, &ground.site, &ground.shape, &self.id, "BUILDING");
+        let surroundings = self.surroundings(ground);
+        let courier = factory.courier(&self.plan.recipe);
         let mut first_failure = None;
         for (number, due) in (1..).zip(wanted.due).skip(machine.done) {
             let guest = &machine.guest;
-            let steps = Steps { guest, surroundings: &surroundings, phases: &BUILD_PHASES, allowed_failed_units: None };
+            let steps = Steps {
+                guest,
+                surroundings: &surroundings,
+                courier: &courier,
+                phases: &BUILD_PHASES,
+                allowed_failed_units: None,
+            };
             let started = jiff::Timestamp::now();
             let result = factory.run_component(due.component, (number, wanted.due.len()), &steps).await;
             let seconds = (jiff::Timestamp::now() - started).total(jiff::Unit::Second).unwrap_or(0.0);
@@ -366,7 +390,7 @@ impl<'a> Build<'a> {
     }
 
     /// Copies the recipe's files and makes the folder that steps work in.
-    async fn prepare(&self, guest: &Guest, site: &Site) -> Result<(), Error> {
+    pub(super) async fn prepare(&self, guest: &Guest, site: &Site) -> Result<(), Error> {
         let plan = self.plan;
         let enter = guest.enter_site(site).await;
         enter.map_err(|error| failed("the site's settings were made", &self.folder, error))?;
@@ -385,7 +409,7 @@ impl<'a> Build<'a> {
             image.update(|manifest| manifest.set_state(State::Available, None))?;
         }
         let sealed = image.clone();
-        let write = factory.write_exports(&sealed, &options.exports, &options.output);
+        let write = factory.write_exports(&sealed, &options.exports);
         let mut write = std::pin::pin!(write);
         let mut written = options.exports.is_empty().then(|| Ok(Exports::default()));
         if !options.no_test {
@@ -402,7 +426,7 @@ impl<'a> Build<'a> {
             Some(exports) => exports?,
             None => factory.stage(&mut self.stages, "export", write).await?,
         };
-        factory.name_exports(image, exports)
+        factory.name_exports(image, &options.exports, exports)
     }
 
     async fn parent(&mut self, run: &Run) -> Result<Parent, Error> {
@@ -425,13 +449,20 @@ impl<'a> Build<'a> {
         let components = self.plan.components.iter().map(|component| Component {
             document: origin(&component.name, &document_digest(&component.program.document.source)),
             parameters: component.parameters.iter().map(text).collect(),
+            references: component
+                .references_to_keep()
+                .iter()
+                .map(|(name, value)| text(&(name.clone(), value.clone())))
+                .collect(),
         });
+        let brought = self.plan.components.iter().filter_map(|component| component.brings.as_ref());
+        let brought = brought.flat_map(|brought| &brought.files);
         Source {
             recipe: origin(&recipe.source.name, &document_digest(&recipe.source)),
             description: recipe.description.clone(),
             parent: origin(&parent.name, &parent.sha256),
             components: components.collect(),
-            files: self.plan.files.iter().filter_map(file).collect(),
+            files: self.plan.files.iter().chain(brought).filter_map(file).collect(),
             tags: recipe.tags.iter().map(text).collect(),
         }
     }
@@ -443,12 +474,12 @@ impl<'a> Build<'a> {
         let mut stages = Vec::new();
         let work = async {
             if let Some(machine) = &machine {
-                self.clean(&machine.guest, &ground.site).await?;
+                self.clean(&machine.guest, ground).await?;
             }
             let Some(machine) = machine.take() else { return Ok(()) };
             let disk = machine.power_off().await.map_err(|error| failed("it was powered off", &folder, error))?;
             let disk = ended.insert(disk);
-            let sealed = seal_disk(factory, disk.path(), image, &ground.site.traces()).await?;
+            let sealed = seal_disk(factory, disk.path(), image, &secret::traces(&ground.site, &self.secrets)).await?;
             image.update(|manifest| manifest.disk = Some(sealed))?;
             Ok::<_, Error>(())
         };
@@ -468,19 +499,20 @@ impl<'a> Build<'a> {
 
     async fn discard(&self, machine: BuildMachine<'_>) {
         if let Err(problem) = machine.discard().await {
-            self.factory.tell(Event::Warning(why(&problem)));
+            self.factory.tell(Event::Warning(one_line(&problem)));
         }
     }
 
     fn keep_disk(&mut self, disk: Result<PathBuf, Error>) {
         match disk {
             Ok(disk) => self.kept = Some(disk),
-            Err(problem) => self.factory.tell(Event::Warning(why(&problem))),
+            Err(problem) => self.factory.tell(Event::Warning(one_line(&problem))),
         }
     }
 
     /// Takes away what no image should contain.
-    async fn clean(&self, guest: &Guest, site: &Site) -> Result<(), Error> {
+    async fn clean(&self, guest: &Guest, ground: &Ground) -> Result<(), Error> {
+        let site = &ground.site;
         if !site.is_empty() {
             let left = guest.leave_site(site).await;
             left.map_err(|error| failed("the site's settings were taken back", &self.folder, error))?;
@@ -489,9 +521,9 @@ impl<'a> Build<'a> {
         for (operation, complaint) in cleaned.map_err(|error| failed("it was cleaned", &self.folder, error))? {
             self.factory.tell(Event::Warning(format!("cleaning: {operation}: {complaint}")));
         }
-        if !site.is_empty() {
+        if !site.is_empty() || !self.secrets.is_empty() {
             let filled = guest.overwrite_free_space().await;
-            filled.map_err(|error| failed("the site's settings were overwritten", &self.folder, error))?;
+            filled.map_err(|error| failed("what was not to stay was overwritten", &self.folder, error))?;
         }
         Ok(())
     }
@@ -500,28 +532,13 @@ impl<'a> Build<'a> {
         let (factory, plan) = (self.factory, self.plan);
         image.update(|manifest| manifest.set_state(State::Testing, None))?;
         let evidence = super::test::EVIDENCE;
-        let tested = factory.test_disk(image, &plan.recipe, &plan.components, shape, evidence);
+        let with = (plan.components.as_slice(), &self.secrets);
+        let tested = factory.test_disk(image, &plan.recipe, with, shape, evidence);
         let tested = factory.stage(&mut self.stages, "test", tested).await?;
         let failure = super::test::failure(image, &tested);
         image.update(|manifest| super::test::record(manifest, tested))?;
         failure.map_or(Ok(()), Err)
     }
-}
-
-/// An error and its causes in one line each.
-pub(super) fn why(error: &Error) -> String {
-    let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
-    let mut reason = first_line(error.to_string());
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        let text = first_line(error.to_string());
-        // Transparent errors say the same twice.
-        if !reason.contains(&text) {
-            reason = format!("{reason}: {text}");
-        }
-        cause = error.source();
-    }
-    reason
 }
 
 /// What is wrong with the build machine, and where more of it can be read.

@@ -1,6 +1,7 @@
 //! Running components in a guest, for builds and for tests.
 
 use std::path::Path;
+use std::time::Instant;
 
 use futures_util::FutureExt;
 use goldsmith_agent::message::Algorithm;
@@ -10,10 +11,14 @@ use super::plan::{PlannedComponent, PlannedFile};
 use super::shape::Shape;
 use super::test::check_system;
 use super::{Error, Event, Factory};
-use crate::component::{Outcome, Runner, Site as Surroundings};
+use crate::component::courier::Courier;
+use crate::component::{
+    Outcome, References, Runner, Secrets, Site as Surroundings, StepFailure, StepReport, StepStatus,
+};
 use crate::document::recipe::Recipe;
 use crate::guest::site::Site;
 use crate::guest::{self, Guest, plain_environment};
+use crate::machine::hotplug::HotplugError;
 use crate::store::version::ImageId;
 
 /// A component that ran, and how that ended.
@@ -26,19 +31,29 @@ pub(super) struct Ran {
 pub(super) struct Steps<'a> {
     pub(super) guest: &'a Guest,
     pub(super) surroundings: &'a Surroundings,
+    pub(super) courier: &'a dyn Courier,
     pub(super) phases: &'a [&'a str],
     /// In a test, units that may fail; in a build nobody asks.
     pub(super) allowed_failed_units: Option<&'a [String]>,
 }
 
 /// Variables that tell steps which image they are for. The names are those of the service: user guide, "Use variables".
-pub(super) fn image_variables(image: &ImageId) -> [(&'static str, String); 4] {
+pub(super) fn image_variables(image: &ImageId) -> [(&'static str, String); 6] {
     [
+        ("IMAGE_WORKFLOW_EXECUTION_ID", execution_id("wf", image)),
+        ("IMAGE_STEP_EXECUTION_ID", execution_id("step", image)),
         ("IMAGE_VERSION", image.version.to_string()),
         ("IMAGE_BUILD_VERSION", image.build.to_string()),
         ("IMAGE_BUILD_VERSION_ARN", format!("arn:aws:imagebuilder:local:000000000000:image/{image}")),
         ("IMAGE_PIPELINE_ARN", String::new()),
     ]
+}
+
+/// An identifier of the service's form. The same for the same image: what it was built from must not hang on chance.
+fn execution_id(kind: &str, image: &ImageId) -> String {
+    let digest = crate::host::file::sha256_of(format!("{kind} {image}").as_bytes());
+    let part = |range: std::ops::Range<usize>| digest.get(range).unwrap_or_default();
+    format!("{kind}-{}-{}-{}-{}-{}", part(0..8), part(8..12), part(12..16), part(16..20), part(20..32))
 }
 
 /// What steps of an image are surrounded by.
@@ -49,7 +64,14 @@ pub(super) fn surroundings(recipe: &Recipe, site: &Site, shape: &Shape, image: &
     environment.push(("IMAGE_PHASE".to_owned(), phase.to_owned()));
     environment.extend(image_variables(image).map(|(name, value)| (name.to_owned(), value)));
     environment.extend(site.proxy.iter().cloned());
-    Surroundings { environment, working_directory, reboot_deadline: shape.boot_timeout }
+    Surroundings {
+        environment,
+        working_directory,
+        reboot_deadline: shape.boot_timeout,
+        references: References::new(),
+        secrets: Secrets::default(),
+        execution_id: uuid::Uuid::new_v4().to_string(),
+    }
 }
 
 impl Factory {
@@ -67,10 +89,23 @@ impl Factory {
             None => settled(guest).boxed(),
             Some(allowed) => check_system(guest, allowed).map(|checked| degraded(checked?)).boxed(),
         };
-        let runner = Runner { guest, site: steps.surroundings, listener: &listener, after_reboot: &after_reboot };
         let (number, of) = place;
         self.tell(Event::Component { number, of, name: component.name.clone() });
-        let outcome = runner.run(&component.program, steps.phases).await;
+        let mut outcome = Outcome::default();
+        let mut site = Surroundings { references: component.references.clone(), ..steps.surroundings.clone() };
+        if let Some(brought) = &component.brings {
+            site.environment.extend(brought.environment.iter().cloned());
+            note(&mut outcome, "CopyFiles", brought.enter(guest)).await;
+        }
+        if !outcome.aborted {
+            let courier = steps.courier;
+            let runner = Runner { guest, site: &site, courier, listener: &listener, after_reboot: &after_reboot };
+            outcome = runner.run(&component.program, steps.phases).await;
+        }
+        if let Some(brought) = &component.brings {
+            note(&mut outcome, "RemoveFiles", brought.leave(guest)).await;
+        }
+        note(&mut outcome, "DetachDevices", release_devices(guest)).await;
         Ran { component: component.name.clone(), outcome }
     }
 
@@ -90,6 +125,32 @@ impl Factory {
         }
         all
     }
+}
+
+/// Does something around a component's steps. If that fails, it is as if one of its steps had.
+async fn note(outcome: &mut Outcome, step: &str, work: impl Future<Output = Result<(), guest::Error>>) {
+    // A guest that is gone can do nothing.
+    if outcome.lost.is_some() {
+        return;
+    }
+    let started = Instant::now();
+    let Err(error) = work.await else { return };
+    let failure = StepFailure { message: error.to_string(), tail: Vec::new(), sign: None };
+    let (phase, step) = ("around".to_owned(), step.to_owned());
+    outcome.steps.push(StepReport { phase, step, status: StepStatus::Failed(failure), duration: started.elapsed() });
+    outcome.aborted = true;
+    if !matches!(error, guest::Error::Refused(_) | guest::Error::Degraded(_)) {
+        outcome.lost = Some(error);
+    }
+}
+
+/// Takes away what a component has attached and left, which would be missing in a machine that is restored behind it.
+async fn release_devices(guest: &Guest) -> Result<(), guest::Error> {
+    let Ok(machine) = guest.machine() else { return Ok(()) };
+    machine.release().await.map_err(|error| match error {
+        HotplugError::Machine(error) => guest::Error::Machine(error),
+        other => guest::Error::Degraded(other.to_string()),
+    })
 }
 
 /// After a restart nothing may get in the way of a build, as after the first boot.

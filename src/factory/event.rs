@@ -1,6 +1,6 @@
 //! What the stages tell.
 
-use crate::{component, parent};
+use crate::{component, parent, publish};
 
 /// Something that happens on the way to an image.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +50,15 @@ pub enum Event {
         /// How much of it.
         part: f64,
     },
+    /// Part of a disk was read for its exports, which may be beside another stage.
+    Exported {
+        /// Bytes that were read.
+        done: u64,
+        /// Bytes that there are to read; what was never written does not count.
+        total: u64,
+    },
+    /// Something of a publication's.
+    Publish(publish::Event),
     /// Something worth knowing.
     Note(String),
     /// Something that is not as it should be, and does not stop anything.

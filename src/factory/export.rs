@@ -1,81 +1,55 @@
 //! Files made from a sealed disk.
 //!
-//! A file stands under its final name only when it is whole and the image's test has passed; its digest, and that of the
+//! A file stands under its final name only when it is whole and the image's test has passed; its digest, and those of the
 //! disk it was made from, go into the image's manifest. A build writes the files while the test runs: both only read the
-//! sealed disk.
+//! sealed disk. All of them are written in one pass, by `disk::export`.
 
-use std::fmt;
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::str::FromStr;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fs_err as fs;
 
 use super::{Error, Event, Factory};
-use crate::disk::probe::Format as DiskFormat;
-use crate::disk::qemu_img::{self, Target};
+pub(super) use crate::disk::export::Hardware;
+use crate::disk::export::{self, Job, Written};
+pub use crate::disk::export::{Format, Place};
 use crate::host::file::{self, Draft};
-use crate::store::manifest::Export;
+use crate::host::process;
+use crate::store::manifest::{Export, Machine};
 use crate::store::{Image, Run};
 
-/// Formats that a disk is exported to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// Bytes as the guest sees them, with holes.
-    Raw,
-    /// QEMU's own, zlib-compressed.
-    Qcow2,
-    /// VMware's, stream-optimised: what VM Import and vSphere take.
-    Vmdk,
-    /// Microsoft's older one, dynamic: Azure and Hyper-V generation 1.
-    Vhd,
-    /// Microsoft's newer one, dynamic: Hyper-V generation 2.
-    Vhdx,
+/// What is to be exported, and where to.
+#[derive(Debug, Clone, Default)]
+pub struct ExportWishes {
+    formats: Vec<Format>,
+    places: Vec<Place>,
+    output: PathBuf,
 }
 
-impl Format {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Raw, Self::Qcow2, Self::Vmdk, Self::Vhd, Self::Vhdx];
-
-    /// What users call it, which is also the file's ending.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Raw => "raw",
-            Self::Qcow2 => "qcow2",
-            Self::Vmdk => "vmdk",
-            Self::Vhd => "vhd",
-            Self::Vhdx => "vhdx",
+impl ExportWishes {
+    /// Files of some formats, each once, and descriptions for some places, with the disks that these are about.
+    pub fn new(formats: Vec<Format>, places: Vec<Place>, output: PathBuf) -> Self {
+        let mut wishes = Self { formats: Vec::new(), places: Vec::new(), output };
+        for format in formats.into_iter().chain(places.iter().map(|place| place.format())) {
+            if !wishes.formats.contains(&format) {
+                wishes.formats.push(format);
+            }
         }
+        wishes.places = places;
+        wishes
     }
 
-    /// QEMU's name and its options, unless the sealed disk has the format already.
-    fn target(self) -> Option<(&'static str, &'static [&'static str])> {
-        match self {
-            Self::Raw => Some(("raw", &[])),
-            Self::Qcow2 => None,
-            Self::Vmdk => Some(("vmdk", &["subformat=streamOptimized"])),
-            // The size is the disk's own; the geometry that old readers go by would round it.
-            Self::Vhd => Some(("vpc", &["subformat=dynamic,force_size=on"])),
-            Self::Vhdx => Some(("vhdx", &["subformat=dynamic"])),
-        }
+    /// Whether a file is one of those that are wished for, by where it is.
+    pub(super) fn is_for(&self, path: &Path) -> bool {
+        let output = fs::canonicalize(&self.output).ok();
+        path.parent().is_some_and(|folder| Some(folder) == output.as_deref())
     }
-}
 
-impl FromStr for Format {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|format| format.name() == text).ok_or_else(|| {
-            let known = Self::ALL.map(Self::name).join(", ");
-            format!("`{text}` is no export format: {known} are")
-        })
-    }
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.formats.is_empty()
     }
 }
 
@@ -93,15 +67,22 @@ pub(super) struct Exports {
     run: Option<Run>,
 }
 
+/// Tells a thread when nobody waits for it any more.
+struct Wanted(Arc<AtomicBool>);
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// A machine that would suit an image of which nothing is known.
+const CPUS: u32 = 2;
+const MEMORY: u64 = 1 << 30;
+
 impl Factory {
     /// Exports an image of the store. A FAILED image only with `allow_failed`.
-    pub async fn export(
-        &self,
-        image: &mut Image,
-        formats: &[Format],
-        output: &Path,
-        allow_failed: bool,
-    ) -> Result<(), Error> {
+    pub async fn export(&self, image: &mut Image, wishes: &ExportWishes, allow_failed: bool) -> Result<(), Error> {
         let state = image.manifest.state;
         if !state.is_exportable(allow_failed) || image.manifest.disk.is_none() {
             return Err(Error::State { image: image.id.clone(), state, wanted: "exported" });
@@ -109,37 +90,85 @@ impl Factory {
         self.verify_disk(image).await?;
         let mut stages = Vec::new();
         let work = async {
-            let exports = self.write_exports(image, formats, output).await?;
-            self.name_exports(image, exports)
+            let exports = self.write_exports(image, wishes).await?;
+            self.name_exports(image, wishes, exports)
         };
         self.stage(&mut stages, "export", work).await
     }
 
-    /// Writes a sealed disk in all formats, one after another, under names of no meaning: what is written beside the
-    /// image's test must not be seen before it has passed.
-    pub(super) async fn write_exports(
-        &self,
-        image: &Image,
-        formats: &[Format],
-        output: &Path,
-    ) -> Result<Exports, Error> {
+    /// Writes a sealed disk in all formats under names of no meaning: what is written beside the image's test must not be
+    /// seen before it has passed.
+    pub(super) async fn write_exports(&self, image: &Image, wishes: &ExportWishes) -> Result<Exports, Error> {
         let run = self.store.begin_run("export")?;
-        let mut finished = Vec::new();
-        for &format in formats {
-            let file = self.write_export(image, format, output, &run).await;
-            finished.push(file.map_err(|error| not_exported(image, format.name(), error))?);
+        let mut drafts: Vec<(Format, PathBuf, Draft)> = Vec::new();
+        for &format in &wishes.formats {
+            let begun = begin(image, format, &wishes.output, &run);
+            let (place, draft) = begun.map_err(|error| not_exported(image, &[format], error.into()))?;
+            drafts.push((format, place, draft));
         }
-        Ok(Exports { finished, run: Some(run) })
+        let paths = drafts.iter().map(|(format, _, draft)| (*format, draft.path().to_owned())).collect();
+        let (content, written) = match self.write_all(image, paths).await {
+            Ok(outcome) => outcome,
+            Err((None, error)) => return Err(not_exported(image, &wishes.formats, error.into())),
+            Err((Some(format), error)) => return Err(not_exported(image, &[format], error.into())),
+        };
+        let disk = image.manifest.disk.as_ref().map(|disk| disk.sha256.clone()).unwrap_or_default();
+        let finished = drafts.into_iter().zip(written).map(|((format, path, draft), Written { sha256, bytes })| {
+            let (format, disk, content) = (format.name().to_owned(), disk.clone(), Some(content.clone()));
+            Finished { draft, export: Export { format, path, sha256, bytes, disk, content } }
+        });
+        Ok(Exports { finished: finished.collect(), run: Some(run) })
+    }
+
+    /// Writes files of some formats in a thread of its own, which ends soon after this future is dropped.
+    async fn write_all(&self, image: &Image, files: Vec<(Format, PathBuf)>) -> export::Outcome {
+        let of_the_host = |error: io::Error| (None, error.into());
+        // Opened here: an export that is given up takes its files away, and the thread must not make them again.
+        let open = |(format, path): (Format, PathBuf)| {
+            let file = fs::OpenOptions::new().write(true).open(path);
+            file.map(|file| Job { format, file }).map_err(|error| (Some(format), error.into()))
+        };
+        let jobs = files.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let wanted = Wanted(Arc::new(AtomicBool::new(true)));
+        let (listener, is_wanted) = (self.listener.clone(), Arc::clone(&wanted.0));
+        let (path, sha256) = (image.disk(), image.manifest.disk.as_ref().map(|disk| disk.sha256.clone()));
+        let hardware = hardware(image.id.file_stem(), image.manifest.machine.as_ref());
+        // The machine that is being tested meanwhile is what the user waits for.
+        let is_patient = image.manifest.state.is_under_way();
+        let work = move || {
+            let watch = |done, total| {
+                listener(Event::Exported { done, total });
+                is_wanted.load(Ordering::Relaxed)
+            };
+            let sha256 = sha256.as_deref().unwrap_or_default();
+            let disk = export::Disk { path: &path, sha256, hardware: &hardware };
+            export::write(disk, jobs, &watch)
+        };
+        let outcome = match is_patient {
+            true => process::in_background(work).await,
+            false => tokio::task::spawn_blocking(work).await.map_err(io::Error::other),
+        };
+        drop(wanted);
+        outcome.unwrap_or_else(|error| Err(of_the_host(error)))
     }
 
     /// Gives exported files their names and notes them in the image's manifest.
-    pub(super) fn name_exports(&self, image: &mut Image, exports: Exports) -> Result<(), Error> {
+    pub(super) fn name_exports(&self, image: &mut Image, wishes: &ExportWishes, exports: Exports) -> Result<(), Error> {
         if !image.manifest.tested && !exports.finished.is_empty() {
             self.tell(Event::Warning(format!("{} was not tested", image.id)));
         }
+        let hardware = hardware(image.id.file_stem(), image.manifest.machine.as_ref());
         for Finished { draft, export } in exports.finished {
-            draft.finish().map_err(|error| not_exported(image, &export.format, error.into()))?;
+            let (id, format) = (image.id.clone(), export.format.clone());
+            draft.finish().map_err(|error| Error::Export { image: id, format, source: error.into() })?;
+            for place in wishes.places.iter().filter(|place| place.format().name() == export.format) {
+                let path = export.path.with_file_name(format!("{}.{}", hardware.name, place.ending()));
+                file::write(path, place.describe(&hardware, &export.path).as_bytes())?;
+            }
             image.update(|manifest| {
+                if let Some(disk) = &mut manifest.disk {
+                    disk.content.clone_from(&export.content);
+                }
                 manifest.exports.retain(|known| known.path != export.path);
                 manifest.exports.push(export);
             })?;
@@ -148,56 +177,30 @@ impl Factory {
         drop(exports.run);
         Ok(())
     }
+}
 
-    async fn write_export(&self, image: &Image, format: Format, output: &Path, run: &Run) -> Result<Finished, Cause> {
-        fs::create_dir_all(output)?;
-        let name = format!("{}.{}", image.id.file_stem(), format.name());
-        let place = fs::canonicalize(output)?.join(&name);
-        let draft = Draft::new(&place)?;
-        run.will_leave(draft.path())?;
-        let progress = |part| self.tell(Event::Copied { stage: "export", what: name.clone(), part });
-        progress(0.0);
-        match format.target() {
-            Some((qemu_name, options)) => {
-                // The machine that is being tested meanwhile is what the user waits for.
-                let is_patient = image.manifest.state.is_under_way();
-                let target = Target { path: draft.path(), format: qemu_name, options, compress: false, is_patient };
-                qemu_img::convert(&image.disk(), DiskFormat::Qcow2, target, &progress).await?;
-            }
-            // The very bytes that were tested.
-            None => {
-                fs_err::tokio::copy(image.disk(), draft.path()).await?;
-                fs_err::tokio::set_permissions(draft.path(), Permissions::from_mode(0o644)).await?;
-                progress(1.0);
-            }
+/// A file to write: where it will stand, and the empty draft.
+fn begin(image: &Image, format: Format, output: &Path, run: &Run) -> io::Result<(PathBuf, Draft)> {
+    fs::create_dir_all(output)?;
+    let place = fs::canonicalize(output)?.join(format!("{}.{}", image.id.file_stem(), format.ending()));
+    let draft = Draft::new(&place)?;
+    run.will_leave(draft.path())?;
+    Ok((place, draft))
+}
+
+/// What a machine should have that an image is for: what the machine had that it was built on.
+pub(super) fn hardware(name: String, machine: Option<&Machine>) -> Hardware {
+    match machine {
+        Some(Machine { cpus, memory, firmware, .. }) => {
+            Hardware { name, cpus: *cpus, memory: *memory, is_uefi: firmware == "uefi" }
         }
-        let path = draft.path().to_owned();
-        let digest = move || Ok::<_, std::io::Error>((file::sha256(&path)?, fs::metadata(&path)?.len()));
-        let (sha256, bytes) = tokio::task::spawn_blocking(digest).await??;
-        let disk = image.manifest.disk.as_ref().map(|disk| disk.sha256.clone()).unwrap_or_default();
-        let export = Export { format: format.name().to_owned(), path: place, sha256, bytes, disk };
-        Ok(Finished { draft, export })
+        None => Hardware { name, cpus: CPUS, memory: MEMORY, is_uefi: false },
     }
 }
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-fn not_exported(image: &Image, format: &str, source: Cause) -> Error {
-    Error::Export { image: image.id.clone(), format: format.to_owned(), source }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn formats_by_name() {
-        for format in Format::ALL {
-            assert_eq!(format.name().parse(), Ok(format));
-        }
-        assert_eq!(
-            "ova".parse::<Format>(),
-            Err("`ova` is no export format: raw, qcow2, vmdk, vhd, vhdx are".to_owned())
-        );
-    }
+fn not_exported(image: &Image, formats: &[Format], source: Cause) -> Error {
+    let formats: Vec<&str> = formats.iter().map(|format| format.name()).collect();
+    Error::Export { image: image.id.clone(), format: formats.join(", "), source }
 }

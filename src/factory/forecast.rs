@@ -1,5 +1,7 @@
 //! What a build would do, and how long it would take, found out without doing any of it.
 
+use std::cmp::Ordering;
+
 use serde::Serialize;
 
 use super::build::Options;
@@ -96,45 +98,43 @@ impl Factory {
         let parent = key::of_parent(parent, plan.disk_size(parent), &shape)?;
         let due = key::due(plan, &site, &forecast.image, &parent)?;
         let records = self.store.layer_records()?;
-        let start_why = match (options.cold, self.store.layer(&parent)?) {
-            (true, _) => Some("--cold boots".to_owned()),
-            (false, None) => Some(key::explain(&parent, None, &records)),
-            (false, Some(_)) => None,
+        let row = match options.cold {
+            true => None,
+            false => self.longest_row(&parent, if options.fresh { &[] } else { &due })?,
         };
-        let mut miss: Option<String> = None;
-        for due in &due {
-            let name = due.component.name.clone();
-            let why = match &miss {
-                Some(first) => Some(format!("comes after {first}")),
-                None => self.why_missed(due, options, &records)?,
+        let why = match (&row, options.cold) {
+            (Some(_), _) => None,
+            (None, true) => Some("--cold boots".to_owned()),
+            (None, false) => Some(key::explain(&parent, None, &records)),
+        };
+        let seconds = if row.is_some() { Some(past.restore()) } else { past.boot() };
+        forecast.steps.push(Forecasted { name: START.to_owned(), hit: row.is_some(), why, seconds });
+        let done = row.map_or(0, |(done, _)| done);
+        for (place, this) in due.iter().enumerate() {
+            let name = this.component.name.clone();
+            let why = match place.cmp(&done) {
+                Ordering::Less => None,
+                Ordering::Equal => Some(self.why_missed(this, options, &records)?),
+                Ordering::Greater => Some(format!("comes after {}", due[done].component.name)),
             };
-            if why.is_some() {
-                miss.get_or_insert_with(|| name.clone());
-            }
             let seconds = past.component(&name);
             forecast.steps.push(Forecasted { name, hit: why.is_none(), why, seconds });
         }
-        // A component's layer makes the parent's needless.
-        let is_restored = start_why.is_none() || forecast.steps.first().is_some_and(|step| step.hit);
-        let why = start_why.filter(|_| !is_restored);
-        let seconds = if is_restored { Some(past.restore()) } else { past.boot() };
-        forecast.steps.insert(0, Forecasted { name: START.to_owned(), hit: is_restored, why, seconds });
         Ok(())
     }
 
-    /// Why a component has to run, if it has to.
-    fn why_missed(&self, due: &Due<'_>, options: &Options, records: &[LayerRecord]) -> Result<Option<String>, Error> {
+    /// Why the first component that has to run has to.
+    fn why_missed(&self, due: &Due<'_>, options: &Options, records: &[LayerRecord]) -> Result<String, Error> {
         let Some(key) = &due.key else {
-            return Ok(Some("it or a component before it may handle secrets, which no layer may hold".to_owned()));
+            return Ok("it or a component before it may handle secrets, which no layer may hold".to_owned());
         };
         if options.cold || options.fresh {
-            return Ok(Some(if options.cold { "--cold uses no layers" } else { "--fresh uses no layers" }.to_owned()));
+            return Ok(if options.cold { "--cold uses no layers" } else { "--fresh uses no layers" }.to_owned());
         }
         let layer = self.store.layer(key)?;
-        Ok(match layer.as_ref().and_then(|layer| layer.record()) {
-            Some(record) => key::too_old(record, due.max_age, jiff::Timestamp::now()),
-            None => Some(key::explain(key, Some(due.component), records)),
-        })
+        let old = layer.as_ref().and_then(|layer| layer.record());
+        let old = old.and_then(|record| key::too_old(record, due.max_age, jiff::Timestamp::now()));
+        Ok(old.unwrap_or_else(|| key::explain(key, Some(due.component), records)))
     }
 }
 

@@ -12,6 +12,7 @@ use serde_json::Value as Json;
 
 use super::Error;
 use super::plan::{Plan, PlannedComponent};
+use super::provision::Brought;
 use super::shape::Shape;
 use crate::document::age::Age;
 use crate::document::canonical::{canonical, first_difference};
@@ -74,7 +75,7 @@ pub(super) fn due<'a>(plan: &'a Plan, site: &Site, image: &ImageId, parent: &Key
     let mut due = Vec::new();
     let mut below = (!has_credentials(site)).then(|| parent.digest());
     for component in plan.components.iter().filter(|component| component.has_work_in(&BUILD_PHASES)) {
-        let below_this = below.take().filter(|_| !component.program.has_silent_steps());
+        let below_this = below.take().filter(|_| !component.may_hold_secrets());
         let key = below_this.map(|below| of_component(component, plan, site, image, below)).transpose()?;
         below = key.as_ref().map(Key::digest);
         due.push(Due { component, key, max_age: max_age(component, &plan.recipe) });
@@ -108,12 +109,15 @@ fn of_component(
     ];
     let values = component.program.values();
     parts.extend(values.iter().map(|(name, value)| (format!("parameter {name}"), (*value).to_owned())));
+    let references = component.references.iter();
+    parts.extend(references.map(|(name, value)| (format!("reference {name}"), value.clone())));
     for file in &plan.files {
         let owner = file.owner.as_deref().unwrap_or_default();
         let content = file.content.as_ref();
         let content = content.map(|content| format!("{:o} {}", content.mode, content.sha256)).unwrap_or_default();
         parts.push((format!("file {}", file.destination), format!("{owner} {content}")));
     }
+    parts.extend(component.brings.iter().flat_map(Brought::parts));
     for (name, value) in super::components::image_variables(image) {
         if mentions(component, plan, name) {
             parts.push((format!("variable {name}"), value));
@@ -148,9 +152,15 @@ fn mentions(component: &PlannedComponent, plan: &Plan, name: &str) -> bool {
         let is_small = fs::metadata(path).is_ok_and(|metadata| metadata.len() <= SEARCH_LIMIT);
         is_small && fs::read(path).is_ok_and(|text| memchr::memmem::find(&text, name.as_bytes()).is_some())
     };
+    let brought = component.brings.iter().flat_map(|brought| &brought.files);
     component.program.document.source.text.contains(name)
         || component.program.values().values().any(|value| value.contains(name))
-        || plan.files.iter().filter_map(|file| file.content.as_ref()).any(|content| in_file(&content.source))
+        || plan
+            .files
+            .iter()
+            .chain(brought)
+            .filter_map(|file| file.content.as_ref())
+            .any(|content| in_file(&content.source))
 }
 
 /// Whether a layer is too old, in words.
@@ -197,7 +207,11 @@ fn difference(new: &Key, old: &Key, document: Option<&std::sync::Arc<Source>>) -
             (_, Some(("parameter", parameter)), Some(before)) => {
                 format!("parameter {parameter} is `{value}` and was `{before}`")
             }
+            (_, Some(("reference", reference)), Some(before)) => format!("{reference} is `{value}` and was `{before}`"),
             (_, Some(("variable", variable)), Some(before)) => format!("${variable} is `{value}` and was `{before}`"),
+            (_, Some(("given", variable)), Some(before)) => format!("{variable} is `{value}` and was `{before}`"),
+            (_, Some(("brought", path)), Some(_)) => format!("{path} changed"),
+            (_, Some(("brought", path)), None) => format!("{path} is new"),
             (_, Some(("file", path)), Some(_)) => format!("{path} of the recipe's files changed"),
             (_, Some(("file", path)), None) => format!("{path} is new among the recipe's files"),
             (part::SITE, ..) => "the proxy, the certificate or the mirrors changed".to_owned(),
@@ -270,7 +284,7 @@ mod tests {
         for (name, text) in all.iter().chain(files) {
             fs::write(folder.path().join(name), text).unwrap();
         }
-        let plan = Plan::read(&folder.path().join("r.yaml"), &[]).unwrap();
+        let plan = Plan::read(&folder.path().join("r.yaml"), &Default::default()).unwrap();
         let (name, build) = image.rsplit_once('/').unwrap();
         let (name, version) = name.split_once('/').unwrap();
         let (name, version) = (name.parse().unwrap(), version.parse().unwrap());

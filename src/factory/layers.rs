@@ -20,14 +20,13 @@ use fs_err as fs;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use super::build::why;
 use super::key::{self, Due};
 use super::shape::Shape;
 use super::{Error, Event, Factory};
 use crate::disk::{probe, qemu_img};
 use crate::guest::seed::{Purpose, Seed};
 use crate::guest::{self, Guest};
-use crate::host::{file, process};
+use crate::host::{file, one_line, process};
 use crate::machine::{Mac, Spec};
 use crate::parent::Parent;
 use crate::store::{Damaged, Key, Layer, Run};
@@ -86,7 +85,8 @@ impl Wanted<'_> {
             return self.booted().await;
         }
         let parent = key::of_parent(self.parent, self.size, self.shape)?;
-        while let Some((done, layer)) = self.newest(&parent)? {
+        let due = if self.fresh { &[] } else { self.due };
+        while let Some((done, layer)) = self.factory.longest_row(&parent, due)? {
             let useless = match self.restored(done, layer.clone()).await {
                 Ok(machine) => return Ok(machine),
                 Err(error) => self.useless(&layer, error).await?,
@@ -133,21 +133,6 @@ impl Wanted<'_> {
             }
         }
         false
-    }
-
-    /// The layer after the most components that is young enough, as are all components below it; else the parent's own.
-    /// With it comes how many components that are.
-    fn newest(&self, parent: &Key) -> Result<Option<(usize, Arc<Layer>)>, Error> {
-        let store = &self.factory.store;
-        let due = if self.fresh { &[] } else { self.due };
-        for done in (1..=due.len()).rev() {
-            let Some(key) = &due[done - 1].key else { continue };
-            let Some(layer) = store.layer(key)? else { continue };
-            if is_young(&layer, &due[..done]) {
-                return Ok(Some((done, layer)));
-            }
-        }
-        Ok(store.layer(parent)?.map(|layer| (0, layer)))
     }
 
     async fn booted(&self) -> Result<BuildMachine<'_>, Error> {
@@ -238,7 +223,7 @@ impl<'a> BuildMachine<'a> {
         let layer = match self.begin_layer(key, &next).await {
             Ok(layer) => layer,
             Err(error) => {
-                self.without_layers(&why(&error));
+                self.without_layers(&one_line(&error));
                 return Ok(());
             }
         };
@@ -274,7 +259,7 @@ impl<'a> BuildMachine<'a> {
 
     /// Stops the machine, takes its disk and its memory, and lets it go on. The outer error is the machine's.
     async fn save(&mut self, layer: &Arc<Layer>, next: &Path) -> Result<Result<(), guest::Error>, guest::Error> {
-        let machine = self.guest.machine();
+        let machine = self.guest.machine()?;
         tracing::debug!("pausing");
         machine.pause().await?;
         if let Err(error) = machine.put_overlay(next).await {
@@ -335,6 +320,19 @@ impl<'a> BuildMachine<'a> {
 }
 
 impl Factory {
+    /// The layer after the most components that is young enough, as are all components below it; else the parent's own.
+    /// With it comes how many components that are.
+    pub(super) fn longest_row(&self, parent: &Key, due: &[Due<'_>]) -> Result<Option<(usize, Arc<Layer>)>, Error> {
+        for done in (1..=due.len()).rev() {
+            let Some(key) = &due[done - 1].key else { continue };
+            let Some(layer) = self.store.layer(key)? else { continue };
+            if is_young(&layer, &due[..done]) {
+                return Ok(Some((done, layer)));
+            }
+        }
+        Ok(self.store.layer(parent)?.map(|layer| (0, layer)))
+    }
+
     /// Waits until the layers that were made are on disk, and removes what is over the budget then.
     pub(super) async fn settle_layers(&self, keeper: &TaskTracker) {
         keeper.close();

@@ -8,7 +8,9 @@ use fs_err::File;
 use goldsmith_agent::message::Stream;
 
 use super::Event;
-use crate::component::{Event as StepEvent, StepStatus};
+use crate::component::{Event as StepEvent, Secrets, StepStatus};
+use crate::host::file;
+use crate::publish;
 
 /// A log file. What can't be written, because the disk is full for instance, is lost: the build has its own words then.
 #[derive(Debug, Clone)]
@@ -38,40 +40,68 @@ impl Log {
     }
 }
 
+/// Takes secrets out of a log that somebody else has written, if it is there: a guest's console.
+pub(super) fn mask(path: &Path, secrets: &Secrets) -> io::Result<()> {
+    if secrets.is_empty() {
+        return Ok(());
+    }
+    let log = match fs_err::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        log => log?,
+    };
+    let log = String::from_utf8_lossy(&log);
+    if secrets.are_in(&log) { file::write(path, secrets.mask(&log).as_bytes()) } else { Ok(()) }
+}
+
 /// An event as a line, unless it is only progress.
 fn describe(event: &Event) -> Option<String> {
     Some(match event {
         Event::StageBegins { name } => format!("stage {name}"),
         Event::StageEnds { name, seconds } => format!("stage {name} took {seconds:.1} s"),
         Event::Parent(crate::parent::Event::Begins(what)) => what.clone(),
-        Event::Parent(crate::parent::Event::Transfer { .. }) | Event::Copied { .. } => return None,
+        Event::Parent(crate::parent::Event::Transfer { .. }) | Event::Copied { .. } | Event::Exported { .. } => {
+            return None;
+        }
         Event::Component { number, of, name } => format!("component {number}/{of} {name}"),
         Event::Cached { number, of, name, ran } => {
             format!("component {number}/{of} {name}: from a layer made at {ran}")
         }
-        Event::Step(event) => describe_step(event),
+        Event::Step(event) => return describe_step(event),
+        Event::Publish(event) => return describe_publication(event),
         Event::Note(text) => format!("note: {text}"),
         Event::Warning(text) => format!("warning: {text}"),
     })
 }
 
-fn describe_step(event: &StepEvent) -> String {
-    match event {
+fn describe_publication(event: &publish::Event) -> Option<String> {
+    Some(match event {
+        publish::Event::Step { place, what } => format!("{place}: {what}"),
+        publish::Event::Transfer { .. } => return None,
+        publish::Event::Done { place } => format!("{place}: done"),
+        publish::Event::Failed { place, why } => format!("{place}: failed: {why}"),
+        publish::Event::Note { place, text } => format!("{place}: note: {text}"),
+    })
+}
+
+fn describe_step(event: &StepEvent) -> Option<String> {
+    Some(match event {
         StepEvent::StepBegins { phase, step, action, attempt: (number, of) } => {
             let attempt = if *of > 1 { format!(", attempt {number}/{of}") } else { String::new() };
             format!("step {phase}/{step} ({action}{attempt})")
         }
         StepEvent::Output { stream: Stream::Stdout, line } => format!("  | {line}"),
         StepEvent::Output { stream: Stream::Stderr, line } => format!("  ! {line}"),
+        StepEvent::Values { .. } => return None,
         StepEvent::Reboots => "the guest restarts".to_owned(),
         StepEvent::StepEnds(report) => {
             let seconds = report.duration.as_secs_f64();
             let how = match &report.status {
                 StepStatus::Success => "done".to_owned(),
+                StepStatus::Skipped => "skipped".to_owned(),
                 StepStatus::Failed(failure) => format!("failed: {}", failure.message),
                 StepStatus::FailureIgnored(failure) => format!("failed, ignored: {}", failure.message),
             };
             format!("step {}/{} {how} ({seconds:.1} s)", report.phase, report.step)
         }
-    }
+    })
 }

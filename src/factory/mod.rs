@@ -15,28 +15,39 @@
 //! A [`Factory`] holds what all of this needs: the store, somebody who listens, and a way to be stopped. Stages tell what
 //! happens by [`Event`]s; nothing here prints.
 
+mod archive;
 mod build;
+mod check;
 mod components;
+mod courier;
 mod event;
 mod export;
 mod forecast;
+mod here;
 mod key;
 mod layers;
 mod log;
 mod plan;
+mod provision;
+mod publish;
+mod rehearsal;
+mod resolve;
 mod run;
 mod seal;
+mod secret;
 mod selftest;
 mod shape;
 mod shell;
 mod site;
 mod test;
 mod unchanged;
+mod web;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use goldsmith_aws::Endpoints;
 use tokio_util::sync::CancellationToken;
 
 use crate::component::{StepFailure, StepReport};
@@ -47,11 +58,16 @@ use crate::store::version::ImageId;
 use crate::store::{self, Store};
 use crate::{guest, machine, parent};
 
+pub use archive::Loaded;
 pub use build::{Built, OnFailure, Options};
+pub use check::CheckOptions;
 pub use event::Event;
-pub use export::Format;
+pub use export::{ExportWishes, Format, Place};
 pub use forecast::{Forecast, Forecasted};
-pub use plan::{Plan, PlannedComponent};
+pub use here::RanHere;
+pub use plan::{Given, Plan, PlannedComponent};
+pub use publish::{PublishOptions, read_distribution};
+pub use rehearsal::Rehearsed;
 pub use run::{Console, RunOptions, Subject};
 pub use selftest::SelfTest;
 pub use shell::Attach;
@@ -71,6 +87,8 @@ pub struct Factory {
     pub accelerator: Choice,
     /// Space that layers may take, in bytes.
     pub layer_budget: u64,
+    /// Where AWS's services are, for what steps get from them.
+    pub endpoints: Endpoints,
 }
 
 impl std::fmt::Debug for Factory {
@@ -170,6 +188,20 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A file that is not, or not wholly, a saved image.
+    #[error("`{}` can't be loaded: {why}", path.display())]
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// An image would have to take the place of another.
+    #[error("there is another {image} with another disk")]
+    Taken {
+        /// The image.
+        image: ImageId,
+    },
     /// An export failed.
     #[error("{image} can't be exported as {format}")]
     Export {
@@ -180,6 +212,28 @@ pub enum Error {
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// An image is not ready to leave the house.
+    #[error("{image} is not ready{} and is not published: {why}", target.map(|target| format!(" for {target}")).unwrap_or_default())]
+    Unready {
+        /// The image.
+        image: ImageId,
+        /// Where it was to run.
+        target: Option<crate::check::Target>,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A publication can't be begun, gone on with or taken back.
+    #[error("{image} by `{distribution}`: {why}")]
+    Publication {
+        /// The image.
+        image: ImageId,
+        /// Name of the distribution configuration.
+        distribution: String,
+        /// Why.
+        why: String,
+        /// What to do.
+        hint: Option<String>,
     },
     /// An image is not in a state to be used so.
     #[error("{image} is {state} and can't be {wanted}")]

@@ -6,6 +6,7 @@ use std::path::Path;
 use fs_err as fs;
 
 use super::{Error, Event, Factory};
+use crate::check::inspector::Secret;
 use crate::disk::probe::Format;
 use crate::disk::qemu_img::{self, Target};
 use crate::disk::{qcow2, search};
@@ -26,7 +27,7 @@ async fn copy_disk(factory: &Factory, overlay: &Path, to: &Path) -> Result<(), E
         // A parent of an unusual layout: slower, and the same bytes for the guest.
         Err(qcow2::Error::Unusual(why)) => {
             tracing::info!(why, "sealing with qemu-img");
-            let target = Target { path: to, format: "qcow2", options: &[], compress: true, is_patient: false };
+            let target = Target { path: to, format: "qcow2", options: &[], compress: true };
             let copied = qemu_img::convert(overlay, Format::Qcow2, target, &progress).await;
             copied.map_err(|error| Error::Disk { doing: "sealed", source: error.into() })
         }
@@ -39,7 +40,7 @@ pub(super) async fn seal_disk(
     factory: &Factory,
     overlay: &Path,
     image: &Image,
-    traces: &[&str],
+    traces: &[Secret],
 ) -> Result<Disk, Error> {
     let failed = |doing| move |error: qemu_img::Error| Error::Disk { doing, source: error.into() };
     let draft = Draft::new(image.folder().join(DISK))?;
@@ -47,7 +48,7 @@ pub(super) async fn seal_disk(
     copy_disk(factory, overlay, draft.path()).await?;
     tracing::debug!("the disk is copied");
     let (path, file) = (draft.path().to_owned(), draft.path().to_owned());
-    let traces: Vec<String> = traces.iter().map(|&trace| trace.to_owned()).collect();
+    let traces = traces.to_vec();
     // All of them only read it; the last has it reach the disk meanwhile.
     let (checked, size, examined, synced) = tokio::join!(
         qemu_img::check(draft.path()),
@@ -65,13 +66,18 @@ pub(super) async fn seal_disk(
     }
     fs::set_permissions(draft.path(), std::fs::Permissions::from_mode(0o444))?;
     draft.finish()?;
-    Ok(Disk { sha256, bytes, virtual_size })
+    Ok(Disk { sha256, bytes, virtual_size, content: None })
 }
 
 /// The traces that are on a sealed disk, the disk's SHA-256, and its size in bytes.
-fn examine(path: &Path, traces: &[String]) -> std::io::Result<(Vec<String>, String, u64)> {
-    let needles: Vec<&str> = traces.iter().map(String::as_str).collect();
-    let found = if needles.is_empty() { Vec::new() } else { search::find(path, &needles)? };
-    let found = found.into_iter().map(str::to_owned).collect();
+fn examine(path: &Path, traces: &[Secret]) -> std::io::Result<(Vec<String>, String, u64)> {
+    let needles: Vec<&str> = traces.iter().map(|trace| trace.value.as_str()).collect();
+    let there = if needles.is_empty() { Vec::new() } else { search::find(path, &needles)? };
+    let mut found: Vec<String> = Vec::new();
+    for trace in traces.iter().filter(|trace| there.contains(&trace.value.as_str())) {
+        if !found.contains(&trace.name) {
+            found.push(trace.name.clone());
+        }
+    }
     Ok((found, file::sha256(path)?, fs::metadata(path)?.len()))
 }

@@ -50,7 +50,7 @@ impl Factory {
             let agent_seconds = started.elapsed().as_secs_f64();
             guest.wait_for_cloud_init().await.map_err(failed)?;
             let ready_seconds = started.elapsed().as_secs_f64();
-            let qemu = guest.machine().qmp().version().to_string();
+            let qemu = guest.machine().map_err(failed)?.qmp().version().to_string();
             guest.finish().await;
             Ok::<_, Error>(SelfTest { accelerator: shape.accelerator, qemu, agent_seconds, ready_seconds })
         };

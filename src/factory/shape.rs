@@ -8,7 +8,7 @@ use crate::document::size::Size;
 use crate::machine::accelerator::{self, Accelerator};
 use crate::machine::firmware::{self, Firmware};
 use crate::machine::isolation::Isolation;
-use crate::machine::{Mac, Qemu, Spec};
+use crate::machine::{DiskBus, Mac, Qemu, Spec};
 use crate::store::manifest;
 
 /// Memory unless somebody says otherwise.
@@ -24,6 +24,7 @@ pub(super) struct Shape {
     pub(super) qemu: Qemu,
     pub(super) accelerator: Accelerator,
     pub(super) boot_timeout: Duration,
+    pub(super) disk_bus: DiskBus,
     cpus: u32,
     memory: u64,
     cpu: Option<String>,
@@ -61,6 +62,7 @@ impl Factory {
             qemu,
             accelerator,
             boot_timeout: wishes.boot_timeout.unwrap_or(BOOT_TIMEOUT * accelerator.patience()),
+            disk_bus: DiskBus::default(),
             cpus,
             memory: wishes.memory.unwrap_or(MEMORY).0,
             cpu: wishes.cpu.clone(),
@@ -84,6 +86,7 @@ impl Shape {
             memory: self.memory,
             firmware: self.firmware.clone(),
             disk,
+            disk_bus: self.disk_bus,
             seed,
             mac: Mac::random(),
             forwards: Vec::new(),

@@ -7,12 +7,12 @@ use futures_util::future::BoxFuture;
 use goldsmith_agent::message::Exec;
 
 use super::build::{Build, Options};
-use super::components::surroundings;
 use super::plan::Plan;
-use super::{Error, Factory};
+use super::{Error, Factory, key};
 use crate::component::Site as Surroundings;
 use crate::guest::Guest;
 use crate::guest::terminal::Terminal;
+use crate::store::Run;
 
 /// Connects a person to a terminal until one of both leaves.
 pub type Attach = Arc<dyn Fn(Terminal) -> BoxFuture<'static, io::Result<()>> + Send + Sync>;
@@ -46,7 +46,7 @@ impl Factory {
     /// Opens a terminal in the state before a component, or after all of them. What has to run for that state leaves its
     /// layers, and nothing else stays.
     pub async fn shell(&self, plan: &Plan, at: Option<&str>, options: &Options, attach: &Attach) -> Result<(), Error> {
-        let run = self.store.begin_run("shell")?;
+        let mut run = self.store.begin_run("shell")?;
         let id = self.store.next_id(&plan.recipe.name, plan.recipe.version)?;
         let mut build = Build::new(self, plan, options, id.clone(), run.folder().to_owned());
         let ground = build.ground(&run).await?;
@@ -65,29 +65,55 @@ impl Factory {
         let wanted = build.wanted(&ground, &due, &run, &keeper);
         let led = async {
             let machine = build.machine_with_all(&wanted, &ground, None).await?;
-            let surroundings = surroundings(&plan.recipe, &ground.site, &ground.shape, &id, "BUILDING");
+            let surroundings = build.surroundings(&ground);
             let led = self.lead_in(&machine.guest, attach, &surroundings).await;
             machine.guest.finish().await;
             led
         };
         let led = led.await;
         self.settle_layers(&keeper).await;
+        drop(build);
+        keep_logs(&mut run, &led)?;
         led
     }
 
     /// Starts a plan's parent, unless its layer is here, so that builds need not. Returns whether it was here.
     pub async fn warm(&self, plan: &Plan) -> Result<bool, Error> {
-        let run = self.store.begin_run("warm")?;
+        let mut run = self.store.begin_run("warm")?;
         let id = self.store.next_id(&plan.recipe.name, plan.recipe.version)?;
         let options = Options::default();
         let mut build = Build::new(self, plan, &options, id, run.folder().to_owned());
         let ground = build.ground(&run).await?;
         let keeper = build.keeper.clone();
         let wanted = build.wanted(&ground, &[], &run, &keeper);
-        let machine = build.machine(&wanted).await?;
-        let cached = machine.cached;
-        machine.guest.finish().await;
+        let started = build.machine(&wanted).await;
+        let cached = match started {
+            Ok(machine) => {
+                let cached = machine.cached;
+                machine.guest.finish().await;
+                Ok(cached)
+            }
+            Err(error) => Err(error),
+        };
         self.settle_layers(&keeper).await;
+        let parent = key::of_parent(&ground.parent, ground.size, &ground.shape)?;
+        drop(build);
+        keep_logs(&mut run, &cached)?;
+        let cached = cached?;
+        if self.store.layer(&parent)?.is_none() {
+            return Err(Error::Host {
+                what: "the started parent could not be kept as a checkpoint".to_owned(),
+                mend: "make room for it: `goldsmith gc`, or a larger --layer-budget".to_owned(),
+            });
+        }
         Ok(cached)
+    }
+}
+
+/// Keeps the logs that an error names.
+fn keep_logs<T>(run: &mut Run, ended: &Result<T, Error>) -> Result<(), Error> {
+    match ended {
+        Err(Error::Guest { .. } | Error::Step { .. }) => Ok(run.keep_logs()?),
+        _ => Ok(()),
     }
 }

@@ -9,7 +9,7 @@ use crate::document::recipe::Recipe;
 use crate::guest::site::{Mirror, Site};
 
 /// What flags say; it wins over the recipe.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SiteWishes {
     /// A proxy's address, or `host`.
     pub proxy: Option<String>,

@@ -12,10 +12,10 @@ use jiff::Timestamp;
 use super::build::{CONSOLE_LOG, DOCUMENTS, RECIPE, kept_document};
 use super::components::{Ran, Steps, surroundings};
 use super::log::Log;
-use super::plan::PlannedComponent;
+use super::plan::{Given, GivenValues, PlannedComponent, Values};
 use super::shape::Shape;
 use super::{Error, Factory};
-use crate::component::{Program, StepStatus};
+use crate::component::{Program, Secrets, Site as Surroundings, StepStatus};
 use crate::disk::qemu_img;
 use crate::document::decode::Strictness;
 use crate::document::recipe::{self, Recipe};
@@ -41,14 +41,20 @@ impl Factory {
     /// Tests an image of the store again: with the components that it was built with, or with others.
     ///
     /// A test that failed is a result; [`failure`] makes it an error.
-    pub async fn test(&self, image: Image, others: &[PathBuf]) -> Result<(Image, Test), Error> {
+    pub async fn test(&self, image: Image, others: &[PathBuf], given: &Given) -> Result<(Image, Test), Error> {
         if image.manifest.disk.is_none() || image.manifest.state.is_under_way() {
             let (image, state) = (image.id, image.manifest.state);
             return Err(Error::State { image, state, wanted: "tested" });
         }
         let source = Source::read(&image.folder().join(DOCUMENTS).join(RECIPE)).map_err(Error::Unreadable)?;
         let (recipe, _) = recipe::decode(&source).map_err(Box::new)?;
-        let components = if others.is_empty() { kept_components(&image)? } else { read_components(others)? };
+        let secrets: Vec<_> = recipe.secrets.iter().chain(&given.secrets).cloned().collect();
+        let given = (given.references.as_slice(), secrets.as_slice());
+        let components =
+            if others.is_empty() { kept_components(&image, given)? } else { read_components(others, given)? };
+        let mut secrets = Values::new(given).secrets;
+        secrets.retain(|name, _| components.iter().any(|component| component.secrets.contains(name)));
+        let secrets = self.secrets(&secrets).await?;
         let mut reservation = Reservation::of(&self.store, image)?;
         self.verify_disk(&reservation.image).await?;
         let built_on = reservation.image.manifest.machine.as_ref().map(parent::machine_wishes).unwrap_or_default();
@@ -56,7 +62,8 @@ impl Factory {
         let mut stages = Vec::new();
         // Components of the user's own say nothing of the image's own test, and leave its evidence alone.
         let evidence = if others.is_empty() { EVIDENCE } else { OTHER_EVIDENCE };
-        let test = self.test_disk(&reservation.image, &recipe, &components, &shape, evidence);
+        let with = (components.as_slice(), &secrets);
+        let test = self.test_disk(&reservation.image, &recipe, with, &shape, evidence);
         let test = self.stage(&mut stages, "test", test).await?;
         if others.is_empty() {
             reservation.image.update(|manifest| record(manifest, test.clone()))?;
@@ -81,15 +88,11 @@ impl Factory {
         &self,
         image: &Image,
         recipe: &Recipe,
-        components: &[PlannedComponent],
+        (components, secrets): (&[PlannedComponent], &Secrets),
         shape: &Shape,
         evidence: &str,
     ) -> Result<Test, Error> {
-        let evidence = image.folder().join(evidence);
-        if evidence.exists() {
-            fs::remove_dir_all(&evidence)?;
-        }
-        fs::create_dir(&evidence)?;
+        let evidence = empty_folder(image.folder().join(evidence))?;
         let log = Log::open(&evidence.join(TEST_LOG))?;
         let logged = self.logging_to(&log);
         let run = self.store.begin_run("test")?;
@@ -101,8 +104,7 @@ impl Factory {
         created.map_err(|error| Error::Disk { doing: "booted", source: error.into() })?;
         Seed::with_agent(Purpose::Test).write(&seed)?;
         let spec = shape.spec(disk, Some(seed), evidence.join(CONSOLE_LOG));
-        let started = Instant::now();
-        let mut cases = Vec::new();
+        let (started, mut cases) = (Instant::now(), Vec::new());
         match Guest::boot(&shape.qemu, &spec, run.folder(), shape.boot_timeout).await {
             Ok(guest) => {
                 let checked = async {
@@ -118,10 +120,13 @@ impl Factory {
                 let is_up = problem.is_none();
                 cases.push(boot_case(started, problem));
                 if is_up {
-                    let surroundings = surroundings(recipe, &Site::default(), shape, &image.id, "TESTING");
+                    let (site, courier) = (Site::default(), self.courier(recipe));
+                    let surroundings = surroundings(recipe, &site, shape, &image.id, "TESTING");
+                    let surroundings = Surroundings { secrets: secrets.clone(), ..surroundings };
                     let steps = Steps {
                         guest: &guest,
                         surroundings: &surroundings,
+                        courier: &courier,
                         phases: &["test"],
                         allowed_failed_units: Some(&recipe.allowed_failed_units),
                     };
@@ -137,12 +142,22 @@ impl Factory {
             Err(error) if is_hosts(&error) => return Err(hosts_fault(image, error)),
             Err(error) => cases.push(boot_case(started, Some(error.to_string()))),
         }
+        super::log::mask(&evidence.join(CONSOLE_LOG), secrets)?;
         for case in &cases {
             log.line(&format!("{}: {}: {}", case.component, case.name, case.failure.as_deref().unwrap_or("passed")));
         }
         let passed = cases.iter().all(|case| case.failure.is_none());
         Ok(Test { finished: Timestamp::now(), disk: sealed.sha256, passed, cases })
     }
+}
+
+/// A folder with nothing in it.
+fn empty_folder(folder: PathBuf) -> Result<PathBuf, Error> {
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    fs::create_dir(&folder)?;
+    Ok(folder)
 }
 
 /// What a test changes in what is known of an image.
@@ -204,7 +219,7 @@ fn boot_case(started: Instant, failure: Option<String>) -> TestCase {
 fn step_cases(ran: &Ran) -> impl Iterator<Item = TestCase> {
     ran.outcome.steps.iter().map(|report| {
         let failure = match &report.status {
-            StepStatus::Success | StepStatus::FailureIgnored(_) => None,
+            StepStatus::Success | StepStatus::Skipped | StepStatus::FailureIgnored(_) => None,
             StepStatus::Failed(failure) => {
                 let mut text = failure.message.clone();
                 text.extend(failure.sign.map(|sign| format!(": {}", sign.name)));
@@ -218,7 +233,7 @@ fn step_cases(ran: &Ran) -> impl Iterator<Item = TestCase> {
 }
 
 /// The components that an image was built with, from the documents in its folder.
-fn kept_components(image: &Image) -> Result<Vec<PlannedComponent>, Error> {
+fn kept_components(image: &Image, (references, secrets): GivenValues<'_>) -> Result<Vec<PlannedComponent>, Error> {
     let used = image.manifest.source.iter().flat_map(|source| &source.components);
     let mut components = Vec::new();
     for (number, component) in (1..).zip(used) {
@@ -226,21 +241,41 @@ fn kept_components(image: &Image) -> Result<Vec<PlannedComponent>, Error> {
         let path = image.folder().join(DOCUMENTS).join(kept_document(number, &name));
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
         let set = component.parameters.iter().map(|(name, value)| (name.clone(), text(value)));
-        components.push(read_component(name, &path, set.collect())?);
+        let kept = component.references.iter().map(|(name, value)| (name.clone(), text(value)));
+        let references: Vec<_> = kept.chain(references.iter().cloned()).collect();
+        let values = Values::new((&references, secrets));
+        let set = declared(&path, set.collect())?;
+        components.push(read_component(name, &path, set, &values)?);
     }
     Ok(components)
 }
 
-fn read_components(paths: &[PathBuf]) -> Result<Vec<PlannedComponent>, Error> {
-    let name = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    paths.iter().map(|path| read_component(name(path), path, Vec::new())).collect()
+/// Parameters that a document declares. A script's are not its document's, and its document has nothing to test.
+fn declared(path: &Path, set: Vec<(String, String)>) -> Result<Vec<(String, String)>, Error> {
+    let source = Source::read(path).map_err(Error::Unreadable)?;
+    let (program, _) = Program::check(&source, Strictness::Compat).map_err(Box::new)?;
+    let declares = |name: &str| program.document.parameters.iter().any(|parameter| parameter.name.value == name);
+    Ok(set.into_iter().filter(|(name, _)| declares(name)).collect())
 }
 
-fn read_component(name: String, path: &Path, parameters: Vec<(String, String)>) -> Result<PlannedComponent, Error> {
+fn read_components(paths: &[PathBuf], given: GivenValues<'_>) -> Result<Vec<PlannedComponent>, Error> {
+    let name = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let values = Values::new(given);
+    paths.iter().map(|path| read_component(name(path), path, Vec::new(), &values)).collect()
+}
+
+fn read_component(
+    name: String,
+    path: &Path,
+    parameters: Vec<(String, String)>,
+    values: &Values,
+) -> Result<PlannedComponent, Error> {
     let source = Source::read(path).map_err(Error::Unreadable)?;
     let (program, _, problems) = Program::compile(&source, &parameters, Strictness::Compat).map_err(Box::new)?;
-    if let Some(message) = problems.into_iter().next() {
+    let missing = values.missing(&program).into_iter().map(|(_, problem)| problem);
+    if let Some(message) = problems.into_iter().chain(missing).next() {
         return Err(Error::Recipe { place: path.display().to_string(), message, help: None });
     }
-    Ok(PlannedComponent { name, program, parameters })
+    let (references, secrets) = values.used(&program);
+    Ok(PlannedComponent { name, program, parameters, references, secrets, brings: None })
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::build::{Built, Options};
 use super::key::{BUILD_PHASES, build_part, max_age};
 use super::plan::Plan;
+use super::provision::Brought;
 use super::{Error, Event, Factory};
 use crate::document::age::Age;
 use crate::document::component::PHASES;
@@ -31,6 +32,8 @@ pub(super) fn inputs(plan: &Plan, parent: &Parent) -> Result<String, Error> {
         let document = build_part(&component.program.document.source, &PHASES)?;
         parts.push((format!("component {}", component.name), document.to_string()));
         parts.push(("values".to_owned(), format!("{:?}", component.program.values())));
+        parts.push(("references".to_owned(), format!("{:?}", component.references)));
+        parts.extend(component.brings.iter().flat_map(Brought::parts));
     }
     for file in &plan.files {
         let content = file.content.as_ref().map(|content| (content.mode, &content.sha256));
@@ -56,7 +59,7 @@ impl Factory {
         }
         let mut reservation = Reservation::of(&self.store, image)?;
         let exporting = Instant::now();
-        self.export(&mut reservation.image, &options.exports, &options.output, false).await?;
+        self.export(&mut reservation.image, &options.exports, false).await?;
         let seconds = exporting.elapsed().as_secs_f64();
         stages.push(Stage { name: "export".to_owned(), seconds, cached: false });
         Ok(Some(Built { image: reservation.image.clone(), stages }))
@@ -65,6 +68,10 @@ impl Factory {
     /// The newest image that a build would make again. One that was not tested is good enough for a build without test.
     pub(super) async fn same_image(&self, plan: &Plan, no_test: bool) -> Result<Option<Image>, Error> {
         let recipe = &plan.recipe;
+        // What a secret says may have changed, and is not asked.
+        if plan.components.iter().any(|component| !component.secrets.is_empty()) {
+            return Ok(None);
+        }
         let checksum = plan.parent_checksum();
         let Some(parent) = parent::known(&plan.parent, checksum, &plan.folder, &self.store).await? else {
             return Ok(None);

@@ -491,6 +491,6 @@ mod tests {
         let hello = Hello { protocol: 9, session: 0, version: "9".to_owned(), boot_id: "x".to_owned() };
         peer.say(&ToHost::Hello(hello)).await;
         let error = agent.hello().await.unwrap_err();
-        insta::assert_snapshot!(error, @"the guest's agent can't be understood: it speaks protocol 9 instead of 2");
+        insta::assert_snapshot!(error, @"the guest's agent can't be understood: it speaks protocol 9 instead of 3");
     }
 }

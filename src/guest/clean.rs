@@ -11,7 +11,7 @@ use futures_util::{FutureExt, StreamExt};
 
 use super::{Error, Guest, plain_environment};
 use crate::machine::console::plain;
-use goldsmith_agent::message::{Exec, Exit};
+use goldsmith_agent::message::{Clearing, Exec, Exit, Kind};
 
 /// What is kept of an operation's complaint, in bytes.
 const COMPLAINT_LIMIT: usize = 64 << 10;
@@ -29,8 +29,18 @@ pub struct Operation {
     is_vital: bool,
     /// When it runs.
     stage: Stage,
-    /// Shell commands, run as root with pathname expansion.
-    script: &'static str,
+    /// What it does.
+    work: Work,
+}
+
+/// How something is cleaned.
+#[derive(Debug)]
+enum Work {
+    /// By the agent itself, one after another: patterns of paths, and what is done to them. A program for each would take a
+    /// guest seconds where it is emulated.
+    Files(&'static [(Clearing, &'static [&'static str])]),
+    /// By shell commands, run as root with pathname expansion.
+    Script(&'static str),
 }
 
 /// When an operation runs. Those of one stage have nothing to do with each other, and run side by side.
@@ -40,19 +50,18 @@ enum Stage {
     First,
     /// The cleaning itself.
     Then,
-    /// What the others have freed.
-    Last,
 }
 
 /// All operations, in order of their stages; of those that run side by side the longest begin first.
-pub static OPERATIONS: [Operation; 14] = [
+pub static OPERATIONS: [Operation; 13] = [
     Operation {
         name: "services",
         summary: "stop what may still write to disk, each service in its own good way",
         marker: None,
         is_vital: false,
         stage: Stage::First,
-        script: r#"
+        work: Work::Script(
+            r#"
 command -v systemctl >/dev/null || exit 0
 set --
 for folder in /sys/fs/cgroup/*.slice/*.service /sys/fs/cgroup/*.slice/*.slice/*.service \
@@ -67,14 +76,16 @@ for folder in /sys/fs/cgroup/*.slice/*.service /sys/fs/cgroup/*.slice/*.slice/*.
   esac
 done
 [ $# -eq 0 ] || systemctl stop -- '*.timer' "$@""#,
+        ),
     },
     Operation {
         name: "journal",
         summary: "remove the journal and keep its place",
         marker: Some("skip_cleanup_instance_log_files"),
         is_vital: false,
-        stage: Stage::Then,
-        script: "rm -rf /var/log/journal/*",
+        stage: Stage::First,
+        // A service that goes on would begin anew, in a folder that has the machine's id for a name.
+        work: Work::Script("journalctl --relinquish-var >/dev/null 2>&1\nrm -rf /var/log/journal/*"),
     },
     Operation {
         name: "logs",
@@ -82,10 +93,29 @@ done
         marker: Some("skip_cleanup_instance_log_files"),
         is_vital: false,
         stage: Stage::Then,
-        script: r#"
-find /var/log -path /var/log/journal -prune -o -type f '(' -name '*.gz' -o -name '*.xz' -o -name '*.zst' -o -name '*.[0-9]' -o -name '*.old' -o -name '*-[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]*' ')' -exec rm -f {} +
-find /var/log -path /var/log/journal -prune -o ! -name 'cloud-init*.log' -type f -size +0 -exec sh -c 'for file; do : > "$file"; done' sh {} +
-rm -rf /var/log/amazon/ssm/* /var/log/sa/sa* /var/lib/rsyslog/imjournal.state /var/lib/logrotate/status"#,
+        work: Work::Files(&[
+            (
+                Clearing::RemoveFiles,
+                &[
+                    "/var/log/**/*.gz",
+                    "/var/log/**/*.xz",
+                    "/var/log/**/*.zst",
+                    "/var/log/**/*.[0-9]",
+                    "/var/log/**/*.old",
+                    "/var/log/**/*-[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]*",
+                ],
+            ),
+            (Clearing::Empty, &["/var/log/**/*"]),
+            (
+                Clearing::Remove,
+                &[
+                    "/var/log/amazon/ssm/*",
+                    "/var/log/sa/sa*",
+                    "/var/lib/rsyslog/imjournal.state",
+                    "/var/lib/logrotate/status",
+                ],
+            ),
+        ]),
     },
     Operation {
         name: "cloud-init",
@@ -93,11 +123,20 @@ rm -rf /var/log/amazon/ssm/* /var/log/sa/sa* /var/lib/rsyslog/imjournal.state /v
         marker: Some("skip_cleanup_cloudinit_files"),
         is_vital: true,
         stage: Stage::Then,
-        script: r#"
-rm -rf /var/lib/cloud/* /var/log/cloud-init*.log /etc/sudoers.d/90-cloud-init-users
-rm -f /etc/netplan/50-cloud-init.yaml /etc/network/interfaces.d/50-cloud-init*
-rm -f /etc/systemd/network/10-cloud-init*.network /etc/NetworkManager/system-connections/cloud-init-*.nmconnection
-rm -f /etc/sysconfig/network-scripts/ifcfg-eth0 /etc/cloud/cloud.cfg.d/90-installer-network.cfg"#,
+        work: Work::Files(&[(
+            Clearing::Remove,
+            &[
+                "/var/lib/cloud/*",
+                "/var/log/cloud-init*.log",
+                "/etc/sudoers.d/90-cloud-init-users",
+                "/etc/netplan/50-cloud-init.yaml",
+                "/etc/network/interfaces.d/50-cloud-init*",
+                "/etc/systemd/network/10-cloud-init*.network",
+                "/etc/NetworkManager/system-connections/cloud-init-*.nmconnection",
+                "/etc/sysconfig/network-scripts/ifcfg-eth0",
+                "/etc/cloud/cloud.cfg.d/90-installer-network.cfg",
+            ],
+        )]),
     },
     Operation {
         name: "machine-id",
@@ -105,12 +144,19 @@ rm -f /etc/sysconfig/network-scripts/ifcfg-eth0 /etc/cloud/cloud.cfg.d/90-instal
         marker: Some("skip_cleanup_instance_files"),
         is_vital: true,
         stage: Stage::Then,
-        script: r#"
-: > /etc/machine-id
-[ -L /var/lib/dbus/machine-id ] || rm -f /var/lib/dbus/machine-id
-rm -f /etc/hostname /var/lib/systemd/random-seed /var/lib/systemd/credential.secret
-rm -f /var/lib/NetworkManager/secret_key /etc/iscsi/initiatorname.iscsi
-[ ! -s /etc/machine-id ]"#,
+        work: Work::Files(&[
+            (Clearing::Empty, &["/etc/machine-id"]),
+            (
+                Clearing::RemoveFiles,
+                &[
+                    "/etc/hostname",
+                    "/var/lib/systemd/random-seed",
+                    "/var/lib/systemd/credential.secret",
+                    "/var/lib/NetworkManager/secret_key",
+                    "/etc/iscsi/initiatorname.iscsi",
+                ],
+            ),
+        ]),
     },
     Operation {
         name: "ssh",
@@ -118,12 +164,24 @@ rm -f /var/lib/NetworkManager/secret_key /etc/iscsi/initiatorname.iscsi
         marker: Some("skip_cleanup_ssh_files"),
         is_vital: true,
         stage: Stage::Then,
-        script: r#"
-# A private key's bytes must not stay in free blocks either.
-shred -n 0 -z /etc/ssh/ssh_host_*_key 2>/dev/null
-rm -f /etc/ssh/ssh_host_*_key /etc/ssh/ssh_host_*_key.pub /etc/ssh/ssh_host_*_key-cert.pub
-for home in /root /home/*; do rm -f "$home/.ssh/authorized_keys" "$home/.ssh/authorized_keys2" "$home/.ssh/known_hosts"*; done
-! ls /etc/ssh/ssh_host_*_key 2>/dev/null"#,
+        work: Work::Files(&[
+            // A private key's bytes must not stay in free blocks either.
+            (Clearing::Overwrite, &["/etc/ssh/ssh_host_*_key"]),
+            (
+                Clearing::RemoveFiles,
+                &[
+                    "/etc/ssh/ssh_host_*_key",
+                    "/etc/ssh/ssh_host_*_key.pub",
+                    "/etc/ssh/ssh_host_*_key-cert.pub",
+                    "/root/.ssh/authorized_keys",
+                    "/root/.ssh/authorized_keys2",
+                    "/root/.ssh/known_hosts*",
+                    "/home/*/.ssh/authorized_keys",
+                    "/home/*/.ssh/authorized_keys2",
+                    "/home/*/.ssh/known_hosts*",
+                ],
+            ),
+        ]),
     },
     Operation {
         name: "instance",
@@ -131,9 +189,18 @@ for home in /root /home/*; do rm -f "$home/.ssh/authorized_keys" "$home/.ssh/aut
         marker: Some("skip_cleanup_instance_files"),
         is_vital: false,
         stage: Stage::Then,
-        script: r#"
-rm -f /etc/.updated /var/.updated /etc/aliases.db /var/lib/postfix/master.lock /var/spool/postfix/pid/*
-rm -f /etc/udev/rules.d/70-persistent-net.rules /etc/udev/rules.d/75-persistent-net-generator.rules"#,
+        work: Work::Files(&[(
+            Clearing::RemoveFiles,
+            &[
+                "/etc/.updated",
+                "/var/.updated",
+                "/etc/aliases.db",
+                "/var/lib/postfix/master.lock",
+                "/var/spool/postfix/pid/*",
+                "/etc/udev/rules.d/70-persistent-net.rules",
+                "/etc/udev/rules.d/75-persistent-net-generator.rules",
+            ],
+        )]),
     },
     Operation {
         name: "leases",
@@ -141,12 +208,17 @@ rm -f /etc/udev/rules.d/70-persistent-net.rules /etc/udev/rules.d/75-persistent-
         marker: Some("skip_cleanup_instance_files"),
         is_vital: false,
         stage: Stage::Then,
-        script: r#"
-rm -f /var/lib/dhcp/* /var/lib/dhclient/* /var/lib/dhcpcd/*.lease /var/lib/NetworkManager/*.lease
-rm -f /var/lib/NetworkManager/timestamps /var/lib/NetworkManager/seen-bssids
-if [ -f /etc/resolv.conf ] && [ ! -L /etc/resolv.conf ] && grep -q '^nameserver 10\.0\.2\.3' /etc/resolv.conf; then
-  : > /etc/resolv.conf
-fi"#,
+        work: Work::Files(&[(
+            Clearing::RemoveFiles,
+            &[
+                "/var/lib/dhcp/*",
+                "/var/lib/dhclient/*",
+                "/var/lib/dhcpcd/*.lease",
+                "/var/lib/NetworkManager/*.lease",
+                "/var/lib/NetworkManager/timestamps",
+                "/var/lib/NetworkManager/seen-bssids",
+            ],
+        )]),
     },
     Operation {
         name: "package-caches",
@@ -154,10 +226,24 @@ fi"#,
         marker: None,
         is_vital: false,
         stage: Stage::Then,
-        script: r#"
-rm -rf /var/cache/apt/archives/*.deb /var/cache/apt/archives/partial/* /var/cache/apt/*.bin
-rm -rf /var/lib/apt/lists/* /var/cache/dnf/* /var/cache/libdnf5/* /var/cache/yum/* /var/cache/zypp/packages/*
-rm -rf /var/cache/apk/* /var/cache/man/* /var/cache/debconf/*-old /var/lib/dpkg/*-old /root/.cache"#,
+        work: Work::Files(&[(
+            Clearing::Remove,
+            &[
+                "/var/cache/apt/archives/*.deb",
+                "/var/cache/apt/archives/partial/*",
+                "/var/cache/apt/*.bin",
+                "/var/lib/apt/lists/*",
+                "/var/cache/dnf/*",
+                "/var/cache/libdnf5/*",
+                "/var/cache/yum/*",
+                "/var/cache/zypp/packages/*",
+                "/var/cache/apk/*",
+                "/var/cache/man/*",
+                "/var/cache/debconf/*-old",
+                "/var/lib/dpkg/*-old",
+                "/root/.cache",
+            ],
+        )]),
     },
     Operation {
         name: "histories",
@@ -165,12 +251,22 @@ rm -rf /var/cache/apk/* /var/cache/man/* /var/cache/debconf/*-old /var/lib/dpkg/
         marker: None,
         is_vital: false,
         stage: Stage::Then,
-        script: r#"
-for home in /root /home/*; do
-  shred -n 0 -z "$home"/.*_history 2>/dev/null
-  rm -f "$home"/.bash_history "$home"/.zsh_history "$home"/.ash_history "$home"/.sh_history "$home"/.lesshst
-  rm -f "$home"/.viminfo "$home"/.python_history "$home"/.mysql_history "$home"/.psql_history "$home"/.wget-hsts
-done"#,
+        work: Work::Files(&[
+            (Clearing::Overwrite, &["/root/.*_history", "/home/*/.*_history"]),
+            (
+                Clearing::RemoveFiles,
+                &[
+                    "/root/.*_history",
+                    "/root/.lesshst",
+                    "/root/.viminfo",
+                    "/root/.wget-hsts",
+                    "/home/*/.*_history",
+                    "/home/*/.lesshst",
+                    "/home/*/.viminfo",
+                    "/home/*/.wget-hsts",
+                ],
+            ),
+        ]),
     },
     Operation {
         name: "mail-and-crashes",
@@ -178,7 +274,10 @@ done"#,
         marker: Some("skip_cleanup_instance_log_files"),
         is_vital: false,
         stage: Stage::Then,
-        script: "rm -rf /var/mail/* /var/spool/mail/* /var/crash/* /var/lib/systemd/coredump/*",
+        work: Work::Files(&[(
+            Clearing::Remove,
+            &["/var/mail/*", "/var/spool/mail/*", "/var/crash/*", "/var/lib/systemd/coredump/*"],
+        )]),
     },
     Operation {
         name: "executor",
@@ -186,7 +285,7 @@ done"#,
         marker: Some("skip_cleanup_toe_files"),
         is_vital: false,
         stage: Stage::Then,
-        script: r#"rm -rf "$WORKING_DIRECTORY"/TOE_* /var/lib/amazon/toe"#,
+        work: Work::Files(&[(Clearing::Remove, &["$WORKING_DIRECTORY/TOE_*", "/var/lib/amazon/toe"])]),
     },
     Operation {
         name: "temporary-files",
@@ -194,28 +293,25 @@ done"#,
         marker: None,
         is_vital: false,
         stage: Stage::Then,
-        script: "find /tmp /var/tmp -xdev -mindepth 1 -delete",
-    },
-    Operation {
-        name: "trim",
-        summary: "give the host back what is free",
-        marker: None,
-        is_vital: false,
-        stage: Stage::Last,
-        script: r#"
-# What is mounted with `discard` has told the host already.
-while read -r device folder type options rest; do
-  case $type in
-    ext3|ext4|xfs|btrfs|f2fs) ;;
-    *) continue ;;
-  esac
-  case ",$options," in
-    *,discard*) ;;
-    *) sync; fstrim --all --quiet-unsupported 2>/dev/null || fstrim /; exit ;;
-  esac
-done < /proc/mounts"#,
+        work: Work::Files(&[(Clearing::Remove, &["/tmp/*", "/var/tmp/*"])]),
     },
 ];
+
+/// Gives the host back what is free.
+const TRIM: &str = "fstrim --all --quiet-unsupported 2>/dev/null || fstrim /";
+
+/// Whether there are file systems that have not told the host already: what is mounted with `discard` has. proc_mounts(5).
+fn needs_trim(mounts: &str) -> bool {
+    mounts.lines().any(|line| {
+        let mut fields = line.split(' ').skip(2);
+        let is_known = fields.next().is_some_and(|kind| ["ext3", "ext4", "xfs", "btrfs", "f2fs"].contains(&kind));
+        is_known && fields.next().is_some_and(|options| !options.split(',').any(|option| option.starts_with("discard")))
+    })
+}
+
+/// Bytes of a resolver's configuration and of a list of mounts that are looked at.
+const RESOLVER_LIMIT: usize = 64 << 10;
+const MOUNTS_LIMIT: usize = 1 << 20;
 
 /// How many operations run at the same time.
 const AT_ONCE: usize = 3;
@@ -235,7 +331,7 @@ impl Guest {
             }
         }
         let mut complaints = Vec::new();
-        for stage in [Stage::First, Stage::Then, Stage::Last] {
+        for stage in [Stage::First, Stage::Then] {
             let mut running = Vec::new();
             for &operation in due.iter().filter(|operation| operation.stage == stage) {
                 running.push(self.clean_one(operation, working_directory).boxed());
@@ -245,7 +341,17 @@ impl Guest {
                 complaints.extend(complaint?);
             }
         }
+        let is_due = |name: &str| due.iter().any(|operation| operation.name == name);
+        if is_due("machine-id") {
+            self.forget_bus_identity().await?;
+        }
+        if is_due("leases") {
+            self.forget_name_server().await?;
+        }
         self.sync().await?;
+        if needs_trim(&String::from_utf8_lossy(&self.read("/proc/mounts", MOUNTS_LIMIT).await?)) {
+            complaints.extend(self.run_script(TRIM).await?.map(|said| ("trim", said)));
+        }
         Ok(complaints)
     }
 
@@ -256,10 +362,41 @@ impl Guest {
         working_directory: &str,
     ) -> Result<Option<(&'static str, String)>, Error> {
         let started = Instant::now();
-        let mut env = plain_environment();
-        env.push(("WORKING_DIRECTORY".to_owned(), working_directory.to_owned()));
-        let argv = ["sh", "-c", operation.script].map(str::to_owned).into();
-        let exec = Exec { argv, env, cwd: "/".to_owned(), timeout_ms: Some(CLEANING_DEADLINE_MS) };
+        let said = match operation.work {
+            Work::Files(work) => self.clear_files(work, working_directory).await?,
+            Work::Script(script) => self.run_script(script).await?,
+        };
+        tracing::debug!(operation.name, seconds = started.elapsed().as_secs_f64(), "cleaned");
+        match said {
+            Some(said) if operation.is_vital => {
+                Err(Error::Protocol(format!("cleaning ({}) went wrong: {said}", operation.name)))
+            }
+            said => Ok(said.map(|said| (operation.name, said))),
+        }
+    }
+
+    /// Has the agent clear files. Returns what it complains about.
+    async fn clear_files(
+        &self,
+        work: &[(Clearing, &[&str])],
+        working_directory: &str,
+    ) -> Result<Option<String>, Error> {
+        let mut complaint = None;
+        for (how, patterns) in work {
+            let in_folder = |pattern: &&str| pattern.replace("$WORKING_DIRECTORY", working_directory);
+            match self.clear(patterns.iter().map(in_folder).collect(), *how).await {
+                Err(Error::Refused(error)) => complaint = complaint.or(Some(plain(&error.message))),
+                cleared => cleared?,
+            }
+        }
+        Ok(complaint)
+    }
+
+    /// Runs shell commands. Returns what they complain about.
+    async fn run_script(&self, script: &str) -> Result<Option<String>, Error> {
+        let argv = ["sh", "-c", script].map(str::to_owned).into();
+        let cwd = "/".to_owned();
+        let exec = Exec { argv, env: plain_environment(), cwd, timeout_ms: Some(CLEANING_DEADLINE_MS) };
         let mut said = Vec::new();
         let running = self.exec(exec, |_, data| {
             if said.len() < COMPLAINT_LIMIT {
@@ -267,15 +404,31 @@ impl Guest {
             }
         });
         let exit = self.reported_within(Duration::from_millis(CLEANING_DEADLINE_MS), running).await?;
-        tracing::debug!(operation.name, seconds = started.elapsed().as_secs_f64(), "cleaned");
-        if exit == Exit::Code(0) {
-            return Ok(None);
-        }
         let said = plain(String::from_utf8_lossy(&said).trim());
-        if operation.is_vital {
-            return Err(Error::Protocol(format!("cleaning ({}) ended with {exit:?}: {said}", operation.name)));
+        Ok((exit != Exit::Code(0)).then(|| format!("it ended with {exit:?}: {said}")))
+    }
+
+    /// Removes the bus's own copy of the machine's identity; mostly it is a link to the one that is empty now.
+    async fn forget_bus_identity(&self) -> Result<(), Error> {
+        const IDENTITY: &str = "/var/lib/dbus/machine-id";
+        match self.stat(IDENTITY, false).await? {
+            Some(found) if found.kind == Kind::File => self.remove(IDENTITY).await,
+            _ => Ok(()),
         }
-        Ok(Some((operation.name, said)))
+    }
+
+    /// Takes the build's name server out of a file that is no link to a service's.
+    async fn forget_name_server(&self) -> Result<(), Error> {
+        const RESOLVER: &str = "/etc/resolv.conf";
+        let is_file = self.stat(RESOLVER, false).await?.is_some_and(|found| found.kind == Kind::File);
+        if !is_file {
+            return Ok(());
+        }
+        let text = self.read(RESOLVER, RESOLVER_LIMIT).await?;
+        if String::from_utf8_lossy(&text).lines().any(|line| line.starts_with("nameserver 10.0.2.3")) {
+            self.clear(vec![RESOLVER.to_owned()], Clearing::Empty).await?;
+        }
+        Ok(())
     }
 }
 
@@ -291,9 +444,18 @@ mod tests {
     #[test]
     fn every_script_is_valid_shell() {
         for operation in &OPERATIONS {
-            let status = Command::new("sh").args(["-n", "-c", operation.script]).status().unwrap();
-            assert!(status.success(), "{}", operation.name);
+            if let Work::Script(script) = operation.work {
+                let status = Command::new("sh").args(["-n", "-c", script]).status().unwrap();
+                assert!(status.success(), "{}", operation.name);
+            }
         }
+    }
+
+    #[test]
+    fn what_was_mounted_with_discard_needs_no_trimming() {
+        let mounts = "proc /proc proc rw 0 0\n/dev/vda1 / ext4 rw,discard,errors=remount-ro 0 0\n/dev/vda15 /boot/efi vfat rw 0 0\n";
+        assert!(!needs_trim(mounts));
+        assert!(needs_trim(&format!("{mounts}/dev/vda2 /home xfs rw,noquota 0 0\n")));
     }
 
     #[test]

@@ -153,6 +153,12 @@ fn recognise(shows: Shows, line: &str) -> Option<&'static Sign> {
     patterns.find(|(_, pattern)| pattern.is_match(line)).map(|(sign, _)| *sign)
 }
 
+/// What a line of the console shows, if it has a name.
+#[cfg(test)]
+pub(super) fn on_console(line: &str) -> Option<&'static Sign> {
+    recognise(Shows::Console, line)
+}
+
 /// What the last lines of a failed program show, if it has a name. The table's order decides between several.
 pub fn in_output<'a>(lines: impl IntoIterator<Item = &'a str>) -> Option<&'static Sign> {
     let mut found: Option<usize> = None;

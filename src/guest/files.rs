@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use goldsmith_agent::MAX_CHUNK;
-use goldsmith_agent::message::{Algorithm, Op, OpError, OpErrorKind, Reply, Space, Stat, Write};
+use goldsmith_agent::message::{Algorithm, Clearing, Op, OpError, OpErrorKind, Reply, Space, Stat, Write};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::channel::unexpected;
@@ -13,7 +13,7 @@ use super::{ANSWER_DEADLINE, Error, Guest};
 fn deadline(op: &Op) -> Duration {
     match op {
         // These take the longer the larger a file or the fuller a cache is.
-        Op::Digest { .. } | Op::Copy { .. } | Op::Sync => Duration::from_secs(1800),
+        Op::Digest { .. } | Op::Copy { .. } | Op::Clear { .. } | Op::Sync => Duration::from_secs(1800),
         _ => ANSWER_DEADLINE,
     }
 }
@@ -82,6 +82,24 @@ impl Guest {
         }
     }
 
+    /// Some bytes of a file; none at its end.
+    pub async fn read_piece(&self, path: &str, offset: u64) -> Result<Vec<u8>, Error> {
+        match self.request(Op::Read { path: path.to_owned(), offset }).await? {
+            Reply::Data(data) => Ok(data),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Writes at the end of a file that is there.
+    pub async fn append(&self, path: &str, content: &[u8]) -> Result<(), Error> {
+        // Nothing at all has to be written too, to know that the file is there.
+        let pieces = content.chunks(MAX_CHUNK).chain(content.is_empty().then_some(content));
+        for piece in pieces {
+            self.done(Op::Write { path: path.to_owned(), data: piece.to_vec(), how: Write::Append }).await?;
+        }
+        Ok(())
+    }
+
     /// Names in a folder, sorted.
     pub async fn list(&self, path: &str) -> Result<Vec<String>, Error> {
         let mut all: Vec<String> = Vec::new();
@@ -148,6 +166,16 @@ impl Guest {
     pub async fn set_owner(&self, path: &str, owner: Option<&str>, group: Option<&str>) -> Result<(), Error> {
         let (owner, group) = (owner.map(str::to_owned), group.map(str::to_owned));
         self.done(Op::SetOwner { path: path.to_owned(), owner, group }).await
+    }
+
+    /// Does something to everything that patterns match: [`Op::Clear`].
+    pub async fn clear(&self, patterns: Vec<String>, how: Clearing) -> Result<(), Error> {
+        self.done(Op::Clear { patterns, how }).await
+    }
+
+    /// Ends all programs and powers the machine off, as seen from inside. The answer is an error.
+    pub(super) async fn power_off_at_once(&self) -> Result<(), Error> {
+        self.done(Op::PowerOff).await
     }
 
     /// Writes all file systems' data to disk.

@@ -11,6 +11,7 @@ pub mod channel;
 pub mod clean;
 pub mod failure;
 mod files;
+mod here;
 pub mod seed;
 pub mod site;
 pub mod terminal;
@@ -21,9 +22,11 @@ use std::time::Duration;
 
 use goldsmith_agent::message::{Exec, Exit, Hello, OpError, Stream};
 
+use crate::machine::accelerator::Accelerator;
 use crate::machine::{self, End, Machine, Qemu, Spec, checkpoint, console};
 use channel::Agent;
 use failure::{Console, Seen, Sign};
+use here::Here;
 pub use wait::SystemState;
 
 /// Why a guest did not do what was asked.
@@ -64,12 +67,26 @@ pub enum Error {
     /// The agent could not do it.
     #[error("{}", .0.message)]
     Refused(OpError),
+    /// Only a machine could do it, and there is none: everything runs on this host itself.
+    #[error("{what} takes a machine, and this runs on the host itself; run it in one: `--in PARENT`")]
+    NoMachine {
+        /// What.
+        what: &'static str,
+    },
     /// What was to be written to the guest can't be read on the host.
     #[error("a file for the guest can't be read")]
     Source(#[source] std::io::Error),
     /// The agent is another version's, or says what it should not.
     #[error("the guest's agent can't be understood: {0}")]
     Protocol(String),
+}
+
+impl Error {
+    /// Whether a kernel gave up because its timer stood still, which happens where the host's processors have much else to
+    /// do and each interrupt is emulated: Linux, `check_timer` in `arch/x86/kernel/apic/io_apic.c`.
+    fn is_of_a_busy_host(&self) -> bool {
+        matches!(self, Self::Ended { end: End::Panicked, seen: Some(seen), .. } if seen.line.contains("IO-APIC + timer doesn't work"))
+    }
 }
 
 fn describe_end(end: &End, seen: Option<&Seen>, console: &[String]) -> String {
@@ -102,6 +119,8 @@ fn describe_console(seen: Option<&Seen>, console: &[String]) -> String {
     text
 }
 
+/// How often a machine is started that the host leaves no time for.
+const BOOTS: u32 = 3;
 /// Lines of the console that go into an error.
 const CONSOLE_LINES: usize = 12;
 /// How long after its deadline a program's end may take to be reported: it is told to end, and killed two seconds later.
@@ -116,23 +135,53 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 /// A running guest.
 #[derive(Debug)]
 pub struct Guest {
-    machine: Machine,
+    body: Body,
     agent: Agent,
-    console: Console,
     /// How many times longer than with KVM everything may take.
     patience: u32,
 }
 
+/// What the agent runs in.
+#[derive(Debug)]
+enum Body {
+    Machine { machine: Box<Machine>, console: Console },
+    Here(Box<Here>),
+}
+
 impl Guest {
-    /// Starts a machine and waits until its agent greets, at most for `deadline`.
+    /// Starts a machine and waits until its agent greets, at most for `deadline`. An emulated machine that the host left no
+    /// time for is started again: so early its kernel has touched no disk.
     pub async fn boot(qemu: &Qemu, spec: &Spec, folder: &Path, deadline: Duration) -> Result<Self, Error> {
+        for attempt in 1..BOOTS {
+            let booted = Self::boot_once(qemu, spec, folder, deadline).await;
+            let is_again = match &booted {
+                Err(error) => error.is_of_a_busy_host() && spec.accelerator == Accelerator::Tcg,
+                Ok(_) => false,
+            };
+            // Else the next machine's console would begin with this one's panic.
+            let aside = spec.console_log.with_extension(format!("{attempt}.log"));
+            if !is_again || fs_err::rename(&spec.console_log, aside).is_err() {
+                return booted;
+            }
+            tracing::warn!(attempt, "the host left the guest's kernel no time; it is started again");
+        }
+        Self::boot_once(qemu, spec, folder, deadline).await
+    }
+
+    async fn boot_once(qemu: &Qemu, spec: &Spec, folder: &Path, deadline: Duration) -> Result<Self, Error> {
         let mut machine = qemu.start(spec, folder).await?;
         let console = Console::follow(machine.console_log());
         let stream = machine.take_agent().ok_or_else(|| Error::Protocol("the agent's port is in use".to_owned()))?;
         let agent = Agent::connect(stream, machine.port_closings());
-        let guest = Self { machine, agent, console, patience: spec.accelerator.patience() };
-        guest.greeted(deadline).await?;
-        Ok(guest)
+        let patience = spec.accelerator.patience();
+        let guest = Self { body: Body::Machine { machine: Box::new(machine), console }, agent, patience };
+        match guest.greeted(deadline).await {
+            Ok(_hello) => Ok(guest),
+            Err(error) => {
+                guest.finish().await;
+                Err(error)
+            }
+        }
     }
 
     /// Starts a machine from a checkpoint. Its agent answers within milliseconds, so `deadline` is for a checkpoint
@@ -155,7 +204,8 @@ impl Guest {
         }
         tracing::debug!("the memory is here");
         let agent = Agent::take_over(stream, machine.port_closings());
-        let guest = Self { machine, agent, console, patience: spec.accelerator.patience() };
+        let patience = spec.accelerator.patience();
+        let guest = Self { body: Body::Machine { machine: Box::new(machine), console }, agent, patience };
         guest.greeted(deadline).await?;
         guest.awake().await?;
         tracing::debug!("the guest is awake");
@@ -164,7 +214,7 @@ impl Guest {
 
     /// Has a paused guest run again, with the right time.
     pub async fn resume(&self) -> Result<(), Error> {
-        self.machine.resume().await.map_err(machine::Error::from)?;
+        self.machine()?.resume().await.map_err(machine::Error::from)?;
         self.awake().await
     }
 
@@ -177,13 +227,22 @@ impl Guest {
     }
 
     /// The machine, for what only its control connection can do.
-    pub fn machine(&self) -> &Machine {
-        &self.machine
+    pub fn machine(&self) -> Result<&Machine, Error> {
+        match &self.body {
+            Body::Machine { machine, .. } => Ok(machine),
+            Body::Here(_) => Err(Error::NoMachine { what: "this" }),
+        }
+    }
+
+    /// Whether it can be restarted.
+    pub fn can_restart(&self) -> bool {
+        matches!(self.body, Body::Machine { .. })
     }
 
     /// What the console has shown so far that has a name, the newest last.
     pub fn signs(&self) -> Vec<&'static Sign> {
-        self.console.seen().into_iter().map(|seen| seen.sign).collect()
+        let Body::Machine { console, .. } = &self.body else { return Vec::new() };
+        console.seen().into_iter().map(|seen| seen.sign).collect()
     }
 
     /// Runs a program to its end. What it writes goes to `output` as it comes.
@@ -199,6 +258,12 @@ impl Guest {
 
     /// As [`Guest::ask`], for programs that may take longer. The deadline is for KVM.
     pub async fn ask_within(&self, argv: &[&str], deadline: Duration) -> Result<(Exit, String), Error> {
+        let (exit, stdout) = self.collect(argv, deadline, ASK_LIMIT).await?;
+        Ok((exit, String::from_utf8_lossy(&stdout).into_owned()))
+    }
+
+    /// As [`Guest::ask_within`], for answers that are no text. What is written after `limit` bytes is dropped.
+    pub async fn collect(&self, argv: &[&str], deadline: Duration, limit: usize) -> Result<(Exit, Vec<u8>), Error> {
         let timeout = deadline * self.patience;
         let exec = Exec {
             argv: argv.iter().map(|&word| word.to_owned()).collect(),
@@ -208,12 +273,12 @@ impl Guest {
         };
         let mut stdout = Vec::new();
         let running = self.exec(exec, |stream, data| {
-            if stream == Stream::Stdout && stdout.len() < ASK_LIMIT {
-                stdout.extend_from_slice(data);
+            if stream == Stream::Stdout {
+                stdout.extend(&data[..data.len().min(limit - stdout.len())]);
             }
         });
         let exit = self.reported_within(timeout, running).await?;
-        Ok((exit, String::from_utf8_lossy(&stdout).into_owned()))
+        Ok((exit, stdout))
     }
 
     /// Waits for a program's end, which the agent reports soon after `timeout` at the latest. An agent that does not is
@@ -229,6 +294,9 @@ impl Guest {
 
     /// Restarts the guest and waits until its agent greets again, at most for `deadline`.
     pub async fn reboot(&self, deadline: Duration) -> Result<(), Error> {
+        if !self.can_restart() {
+            return Err(Error::NoMachine { what: "a restart" });
+        }
         let before = self.agent.hello().await?;
         // The answer may be cut off by what was asked for.
         match self.ask(&["systemctl", "reboot"]).await {
@@ -258,36 +326,47 @@ impl Guest {
 
     /// Powers the guest off and waits until QEMU has ended.
     ///
-    /// Services that matter have been stopped before, so systemd is told to skip stopping units one after another: it
-    /// ends all processes, unmounts and powers off, which leaves a clean file system in a third of the time.
+    /// Services that matter have been stopped before, so nobody is asked: the agent ends what runs, has the kernel make all
+    /// file systems read-only, and switches off. That leaves them as clean as systemd does, which takes a second more where
+    /// a guest is emulated.
     pub async fn power_off(self) -> Result<(), Error> {
-        match self.ask(&["sh", "-c", POWER_OFF]).await {
-            Ok((Exit::Code(code), _)) if code != 0 => drop(self.ask(&["poweroff"]).await),
-            Err(Error::Refused(_)) => drop(self.ask(&["poweroff"]).await),
-            Err(error @ Error::Ended { .. }) => match error {
-                Error::Ended { end: End::PoweredOff, .. } => {}
-                error => return Err(error),
-            },
-            _ => {}
+        if !self.can_restart() {
+            return Err(Error::NoMachine { what: "powering off" });
         }
-        let end = tokio::time::timeout(POWER_OFF_DEADLINE * self.patience, self.machine.ended()).await;
+        match self.power_off_at_once().await {
+            Err(Error::Ended { end: End::PoweredOff, .. } | Error::Lost) => {}
+            // A kernel without what it takes.
+            Err(Error::Refused(error)) => {
+                tracing::debug!(error.message, "the guest is powered off by its own init");
+                drop(self.ask(&["poweroff"]).await);
+            }
+            Err(error) => return Err(error),
+            Ok(()) => {}
+        }
+        let end = tokio::time::timeout(POWER_OFF_DEADLINE * self.patience, self.machine()?.ended()).await;
         let result = match end {
             Ok(End::PoweredOff) => {
                 tracing::debug!("the guest has powered off");
                 // QEMU still writes out its disk; only then is the file what the guest has left.
-                self.machine.closed(POWER_OFF_DEADLINE).await;
+                self.machine()?.closed(POWER_OFF_DEADLINE).await;
                 Ok(())
             }
             Ok(end) => Err(self.ended_error(end)),
             Err(_) => Err(self.silent(POWER_OFF_DEADLINE * self.patience)),
         };
-        self.machine.finish().await;
+        self.finish().await;
         result
     }
 
     /// Ends the machine, whatever the guest is doing.
     pub async fn finish(self) {
-        self.machine.finish().await;
+        match self.body {
+            Body::Machine { machine, .. } => machine.finish().await,
+            Body::Here(here) => {
+                drop(self.agent);
+                here.finish().await;
+            }
+        }
     }
 
     /// Waits for something of the guest, or for the machine's end.
@@ -305,9 +384,10 @@ impl Guest {
 
     /// Waits until the machine has ended or can't go on.
     async fn end(&self) -> Error {
+        let Body::Machine { machine, console } = &self.body else { return std::future::pending().await };
         let end = tokio::select! {
-            end = self.machine.ended() => end,
-            () = self.console.panicked() => End::Panicked,
+            end = machine.ended() => end,
+            () = console.panicked() => End::Panicked,
         };
         if end == End::Panicked {
             // The rest of the panic's message is still on its way.
@@ -322,16 +402,14 @@ impl Guest {
     }
 
     fn evidence(&self) -> (Option<Seen>, Vec<String>) {
-        let console = console::tail(self.machine.console_log(), CONSOLE_LINES);
-        let seen = self.console.seen();
+        let Body::Machine { machine, console } = &self.body else { return (None, Vec::new()) };
+        let seen = console.seen();
+        let console = console::tail(machine.console_log(), CONSOLE_LINES);
         // What ended the guest says more than what came of it.
         let fatal = seen.iter().rfind(|seen| seen.sign.is_fatal);
         (fatal.or(seen.last()).cloned(), console)
     }
 }
-
-/// The signal means to systemd what `systemctl poweroff --force` asks for (systemd(1), SIGRTMIN+14), without the program.
-const POWER_OFF: &str = "[ -d /run/systemd/system ] && kill -48 1";
 
 /// What [`Guest::ask`] keeps of an answer, in bytes.
 const ASK_LIMIT: usize = 1 << 20;
@@ -344,4 +422,22 @@ pub fn plain_environment() -> Vec<(String, String)> {
         ("LANG", "C.UTF-8"),
     ];
     variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_timer_that_stood_still_is_the_hosts_fault() {
+        let panicked = |line: &str| {
+            let sign = failure::on_console("Kernel panic - not syncing").unwrap();
+            let seen = Some(Seen { sign, line: line.to_owned() });
+            Error::Ended { end: End::Panicked, seen, console: Vec::new() }.is_of_a_busy_host()
+        };
+        assert!(panicked(
+            "[    0.000000] Kernel panic - not syncing: IO-APIC + timer doesn't work!  Boot with apic=debug"
+        ));
+        assert!(!panicked("[    1.2] Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)"));
+    }
 }

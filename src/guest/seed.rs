@@ -15,7 +15,7 @@ use crate::disk::MIB;
 use crate::disk::fat::Volume;
 
 /// The agent for guests of this architecture; `build.rs` builds it.
-static AGENT: &[u8] = include_bytes!(env!("GOLDSMITH_AGENT_PATH"));
+pub(super) static AGENT: &[u8] = include_bytes!(env!("GOLDSMITH_AGENT_PATH"));
 
 const AGENT_FILE: &str = "goldsmith-agent";
 

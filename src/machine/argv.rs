@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::Spec;
 use super::accelerator::Accelerator;
 use super::firmware::Firmware;
+use super::{DiskBus, Spec};
 
 /// Names in the run's folder.
 pub(super) const QMP_SOCKET: &str = "qmp.sock";
@@ -19,6 +19,11 @@ pub(super) const AGENT_SOCKET: &str = "agent.sock";
 pub(super) const CONSOLE_SOCKET: &str = "console.sock";
 /// The guest's copy of the UEFI variables.
 pub(super) const UEFI_VARIABLES: &str = "uefi-variables.fd";
+
+/// The slot that one more disk is put into while the machine runs.
+pub(super) const SPARE_PORT: &str = "spare";
+/// Name of that disk, and its serial number in the guest.
+pub(super) const SPARE_DISK: &str = "goldsmith-spare";
 
 /// The processor that is emulated where nothing else is asked for: x86-64-v2, which every current distribution but
 /// those that demand v3 runs on. `max` costs a boot about a fifth more time, mostly for emulated AVX and SMAP.
@@ -45,6 +50,8 @@ pub(super) fn arguments(spec: &Spec, sandbox: bool) -> Vec<String> {
     line.option("-device", "virtio-balloon-pci,free-page-reporting=on");
     // Says that the kernel has panicked, when the kernel has the driver.
     line.option("-device", "pvpanic");
+    // Empty: a slot of q35's own bus takes no device later.
+    line.option("-device", format!("pcie-root-port,id={SPARE_PORT}"));
     if spec.paused {
         line.flag("-S");
     }
@@ -134,10 +141,22 @@ pub(super) fn qcow2_node(name: &str, path: &Path) -> serde_json::Value {
             "detect-zeroes": "unmap", "cache": { "direct": false, "no-flush": true } })
 }
 
+/// A qcow2 that a machine only reads.
+pub(super) fn read_only_node(name: &str, path: &Path) -> serde_json::Value {
+    let file = json!({ "driver": "file", "filename": path, "read-only": true });
+    json!({ "driver": "qcow2", "node-name": name, "file": file, "read-only": true })
+}
+
 fn disk(line: &mut Line, spec: &Spec) {
     line.option("-blockdev", qcow2_node(&disk_node(0), &spec.disk).to_string());
-    // A host whose disk is full stops the machine and says so, instead of telling the guest that its disk is broken.
-    line.option("-device", "virtio-blk-pci,drive=disk,bootindex=1,werror=stop,rerror=stop");
+    line.option(
+        "-device",
+        match spec.disk_bus {
+            // A host whose disk is full stops the machine and says so, instead of telling the guest that its disk is broken.
+            DiskBus::Virtio => "virtio-blk-pci,drive=disk,bootindex=1,werror=stop,rerror=stop",
+            DiskBus::Nvme => "nvme,drive=disk,serial=goldsmith,bootindex=1",
+        },
+    );
 }
 
 /// virtio-blk and not a CD-ROM: Debian's cloud kernel has no AHCI driver.
@@ -171,6 +190,7 @@ mod tests {
             memory: 1 << 30,
             firmware: Firmware::Bios,
             disk: "/store/runs/1/disk, with \"quotes\".qcow2".into(),
+            disk_bus: DiskBus::Virtio,
             seed: Some("/store/runs/1/seed.img".into()),
             mac: Mac([0x52, 0x54, 0, 1, 2, 3]),
             forwards: Vec::new(),
@@ -221,7 +241,15 @@ mod tests {
         -device virtio-rng-pci
         -device virtio-balloon-pci,free-page-reporting=on
         -device pvpanic
+        -device pcie-root-port,id=spare
         "#);
+    }
+
+    #[test]
+    fn a_machine_with_the_disk_of_another_cloud() {
+        let line = shown(&Spec { disk_bus: DiskBus::Nvme, ..spec() }, false);
+        assert!(line.contains("-device nvme,drive=disk,serial=goldsmith,bootindex=1\n"), "{line}");
+        assert!(!line.contains("virtio-blk-pci,drive=disk"), "{line}");
     }
 
     #[test]
@@ -265,6 +293,7 @@ mod tests {
         -device virtio-rng-pci
         -device virtio-balloon-pci,free-page-reporting=on
         -device pvpanic
+        -device pcie-root-port,id=spare
         -S
         -incoming defer
         "#);

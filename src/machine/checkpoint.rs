@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::qmp::{self, Qmp};
 use super::{Machine, argv, connect, listen};
@@ -77,6 +77,7 @@ impl Machine {
             self.qmp.execute("migrate_cancel", json!({})).await?;
             ended(&self.qmp).await?;
         }
+        settled(&self.qmp).await?;
         written
     }
 
@@ -150,42 +151,50 @@ fn uri(memory: &Path) -> String {
 
 /// Waits until nothing is under way any more.
 async fn ended(qmp: &Qmp) -> Result<(), Error> {
-    let ended = async {
-        loop {
-            let state = qmp.execute("query-migrate", json!({})).await?;
-            match state["status"].as_str() {
-                None | Some("none" | "completed" | "failed" | "cancelled") => return Ok(()),
-                _ => tokio::time::sleep(POLL).await,
-            }
-        }
+    let is_over = |state: &Value| match state["status"].as_str() {
+        None | Some("none" | "completed" | "failed" | "cancelled") => Some(Ok(())),
+        _ => None,
     };
-    let late = || Error::Failed("it can't be stopped".to_owned());
-    tokio::time::timeout(DEADLINE, ended).await.unwrap_or_else(|_| Err(late()))
+    poll(qmp, "query-migrate", is_over).await
 }
 
 async fn finished(qmp: &Qmp) -> Result<(), Error> {
-    let finished = async {
+    let is_done = |state: &Value| match state["status"].as_str() {
+        Some("completed") => Some(Ok(())),
+        Some("failed" | "cancelled") => {
+            let why = state["error-desc"].as_str().unwrap_or("it does not say why");
+            Some(Err(Error::Failed(why.to_owned())))
+        }
+        _ => None,
+    };
+    poll(qmp, "query-migrate", is_done).await
+}
+
+/// Waits until a machine whose memory was sent may go on: QEMU calls the transfer completed a moment before it lets go of
+/// the machine, and refuses `cont` in between (`qmp_cont` in `monitor/qmp-cmds.c`).
+async fn settled(qmp: &Qmp) -> Result<(), Error> {
+    poll(qmp, "query-status", |state| (state["status"] != "finish-migrate").then_some(Ok(()))).await
+}
+
+/// Asks again and again until the answer is one to go on with.
+async fn poll(qmp: &Qmp, question: &str, judge: impl Fn(&Value) -> Option<Result<(), Error>>) -> Result<(), Error> {
+    let answered = async {
         loop {
-            let state = qmp.execute("query-migrate", json!({})).await?;
-            match state["status"].as_str() {
-                Some("completed") => return Ok(()),
-                Some("failed" | "cancelled") => {
-                    let why = state["error-desc"].as_str().unwrap_or("it does not say why");
-                    return Err(Error::Failed(why.to_owned()));
-                }
-                _ => tokio::time::sleep(POLL).await,
+            if let Some(verdict) = judge(&qmp.execute(question, json!({})).await?) {
+                return verdict;
             }
+            tokio::time::sleep(POLL).await;
         }
     };
     let late = || Error::Failed(format!("it was not done within {} s", DEADLINE.as_secs()));
-    tokio::time::timeout(DEADLINE, finished).await.unwrap_or_else(|_| Err(late()))
+    tokio::time::timeout(DEADLINE, answered).await.unwrap_or_else(|_| Err(late()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::accelerator::Accelerator;
     use super::super::firmware::Firmware;
-    use super::super::{Error as MachineError, Mac, Qemu, Spec};
+    use super::super::{DiskBus, Error as MachineError, Mac, Qemu, Spec};
     use super::*;
     use crate::disk::qemu_img;
     use crate::host::process::Program;
@@ -200,6 +209,7 @@ mod tests {
             memory: 64 << 20,
             firmware: Firmware::Bios,
             disk: folder.join("disk.qcow2"),
+            disk_bus: DiskBus::default(),
             seed: None,
             mac: Mac([0x52, 0x54, 0, 1, 2, 3]),
             forwards: Vec::new(),
@@ -259,6 +269,23 @@ mod tests {
             return;
         }
         checkpoint_and_restore(Accelerator::Kvm).await.unwrap();
+    }
+
+    /// QEMU 10.0.2 was seen to say `completed` and refuse `cont` a moment later.
+    #[tokio::test]
+    async fn a_machine_goes_on_only_when_qemu_has_let_go_of_it() {
+        let asked = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let count = asked.clone();
+        let stream = qmp::tests::peer(qmp::tests::GREETING, move |id, command| {
+            let status = match command {
+                "query-status" if count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 3 => "finish-migrate",
+                _ => "postmigrate",
+            };
+            Some(format!("{{\"return\": {{\"status\": \"{status}\"}}, \"id\": {id}}}\r\n"))
+        });
+        let (qmp, _events) = Qmp::negotiate(stream).await.unwrap();
+        settled(&qmp).await.unwrap();
+        assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 4);
     }
 
     #[tokio::test]

@@ -17,6 +17,7 @@ mod argv;
 pub mod checkpoint;
 pub mod console;
 pub mod firmware;
+pub mod hotplug;
 pub mod isolation;
 pub mod qmp;
 
@@ -57,6 +58,8 @@ pub struct Spec {
     pub firmware: Firmware,
     /// A qcow2 that the machine writes to.
     pub disk: PathBuf,
+    /// How the machine sees it.
+    pub disk_bus: DiskBus,
     /// A raw disk that it can read.
     pub seed: Option<PathBuf>,
     /// Address of its network card.
@@ -71,6 +74,16 @@ pub struct Spec {
     pub paused: bool,
     /// Whether it waits for a checkpoint's memory instead of starting: [`Machine::restore`].
     pub incoming: bool,
+}
+
+/// How a machine sees its disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DiskBus {
+    /// As most hypervisors for Linux show it.
+    #[default]
+    Virtio,
+    /// As EC2's Nitro shows it.
+    Nvme,
 }
 
 /// Address of a network card.
@@ -387,6 +400,16 @@ impl Machine {
     /// Resumes a machine that was paused, or started so.
     pub async fn resume(&self) -> Result<(), qmp::Error> {
         self.qmp.execute("cont", json!({})).await.map(drop)
+    }
+
+    /// Gives the machine, once, a qcow2 more, which it can only read. Returns the disk's serial number in the guest, by
+    /// which it is found there.
+    pub async fn attach_read_only(&self, disk: &Path) -> Result<&'static str, qmp::Error> {
+        self.qmp.execute("blockdev-add", argv::read_only_node(argv::SPARE_DISK, disk)).await?;
+        let device = json!({ "driver": "virtio-blk-pci", "id": argv::SPARE_DISK, "bus": argv::SPARE_PORT,
+                             "drive": argv::SPARE_DISK, "serial": argv::SPARE_DISK });
+        self.qmp.execute("device_add", device).await?;
+        Ok(argv::SPARE_DISK)
     }
 
     /// Waits until QEMU, whose guest has powered off, has closed its disk and gone; at most for `deadline`.

@@ -208,13 +208,16 @@ impl<W: AsyncWrite + Unpin> Driver<W> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    const GREETING: &str = r#"{"QMP": {"version": {"qemu": {"micro": 2, "minor": 0, "major": 10}, "package": "x"}, "capabilities": ["oob"]}}"#;
+    pub(in super::super) const GREETING: &str = r#"{"QMP": {"version": {"qemu": {"micro": 2, "minor": 0, "major": 10}, "package": "x"}, "capabilities": ["oob"]}}"#;
 
     /// A peer that greets, then answers each line by a function; `None` hangs up.
-    fn peer(greeting: &str, answer: impl Fn(u64, &str) -> Option<String> + Send + 'static) -> tokio::io::DuplexStream {
+    pub(in super::super) fn peer(
+        greeting: &str,
+        answer: impl Fn(u64, &str) -> Option<String> + Send + 'static,
+    ) -> tokio::io::DuplexStream {
         let (ours, theirs) = tokio::io::duplex(1 << 16);
         let greeting = format!("{greeting}\r\n");
         tokio::spawn(async move {

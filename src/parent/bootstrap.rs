@@ -60,7 +60,7 @@ pub(super) async fn make(recipe: &Bootstrap, run: &Run, listener: Listener<'_>) 
     let raw = run.path("base.raw");
     lay_out(&tree, recipe, &identity, &raw, run.folder()).await?;
     let disk = run.path("base.qcow2");
-    let target = Target { path: &disk, format: "qcow2", options: &[], compress: true, is_patient: false };
+    let target = Target { path: &disk, format: "qcow2", options: &[], compress: true };
     qemu_img::convert(&raw, Format::Raw, target, &|_| {}).await?;
     fs::remove_file(raw)?;
     Ok(disk)

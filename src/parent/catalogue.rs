@@ -11,11 +11,13 @@ use crate::document::shipped;
 use crate::document::syntax::Source;
 
 const FOLDER: &str = "base-images";
+/// The table of aliases there, which is no base image.
+const ALIASES: &str = "aliases";
 
 /// The description of a base image: the user's own wins over the shipped one.
 pub fn find(name: &str, folder: &Path) -> Result<Option<Arc<Source>>, Error> {
     // A name that is a path could leave the folder.
-    if name.contains('/') {
+    if name.contains('/') || name == ALIASES {
         return Ok(None);
     }
     for base_images in folders(folder) {
@@ -37,6 +39,7 @@ pub fn names(folder: &Path) -> Vec<String> {
             names.extend(name.strip_suffix(".yaml").map(str::to_owned));
         }
     }
+    names.retain(|name| name != ALIASES);
     names.sort_unstable();
     names.dedup();
     names
@@ -47,6 +50,12 @@ pub fn decode(source: &Source) -> Result<BaseImage, Error> {
     let source = Source::new(source.name.clone(), source.text.clone());
     let decoded = base_image::decode(&source);
     decoded.map(|(base, _)| base).map_err(|report| Error::Description(Box::new(report)))
+}
+
+/// The user's own tables of aliases, the nearest first.
+pub(super) fn alias_tables(folder: &Path) -> Result<Vec<Arc<Source>>, Error> {
+    let tables = folders(folder).into_iter().map(|folder| folder.join(format!("{ALIASES}.yaml")));
+    tables.filter(|table| table.is_file()).map(|table| Ok(Source::read(&table)?)).collect()
 }
 
 /// Beside the recipe, and beside the folder that it is in: `recipes/` and `base-images/` are usually neighbours.

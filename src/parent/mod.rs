@@ -10,6 +10,7 @@
 //!
 //! Nothing is read before it is verified, and nothing that failed to verify stays.
 
+pub mod alias;
 mod bootstrap;
 pub mod catalogue;
 mod checksum;
@@ -44,7 +45,7 @@ pub struct Parent {
     pub name: String,
     /// A qcow2 that stands alone.
     pub disk: PathBuf,
-    /// SHA-256 of that file.
+    /// SHA-256 of that file; of the file that it was converted from, where somebody gave one of another format.
     pub sha256: String,
     /// Size that a guest sees, in bytes.
     pub virtual_size: u64,
@@ -82,6 +83,23 @@ pub enum Reference {
     Url(String),
 }
 
+/// What a recipe's `parentImage` means here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// The parent.
+    pub reference: Reference,
+    /// What stands in for what was named.
+    pub note: Option<String>,
+    /// The same where it is not what was asked for.
+    pub warning: Option<String>,
+}
+
+impl From<Reference> for Resolved {
+    fn from(reference: Reference) -> Self {
+        Self { reference, note: None, warning: None }
+    }
+}
+
 /// Why there is no parent.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -96,6 +114,8 @@ pub enum Error {
     Foreign {
         /// What was asked for.
         name: String,
+        /// Why, or what to do.
+        help: String,
     },
     /// The base image's description is wrong.
     #[error("the base image can't be used")]
@@ -163,33 +183,21 @@ pub enum Event {
 pub type Listener<'a> = &'a (dyn Fn(Event) + Send + Sync);
 
 /// What a `parentImage` means. Files are looked for relative to `folder`.
-pub fn resolve(text: &str, folder: &Path) -> Result<Reference, Error> {
+pub fn resolve(text: &str, folder: &Path) -> Result<Resolved, Error> {
+    if let Some(resolved) = alias::resolve(text, folder)? {
+        return Ok(resolved);
+    }
     if text.starts_with("https://") || text.starts_with("http://") {
-        return Ok(Reference::Url(text.to_owned()));
+        return Ok(Reference::Url(text.to_owned()).into());
     }
     if text.starts_with("./") || text.starts_with("../") || text.starts_with('/') {
-        return Ok(Reference::Path(folder.join(text)));
-    }
-    if let Some(resource) = text.strip_prefix("arn:") {
-        return resolve_arn(resource).ok_or_else(|| Error::Foreign { name: text.to_owned() });
-    }
-    if text.starts_with("ami-") || text.starts_with("ssm:") {
-        return Err(Error::Foreign { name: text.to_owned() });
+        return Ok(Reference::Path(folder.join(text)).into());
     }
     if catalogue::find(text, folder)?.is_some() {
-        return Ok(Reference::Base(text.to_owned()));
+        return Ok(Reference::Base(text.to_owned()).into());
     }
-    text.parse().map(Reference::Image).map_err(|_| Error::Unknown { name: text.to_owned() })
-}
-
-/// `arn:PARTITION:imagebuilder:REGION:ACCOUNT:image/NAME/VERSION`: a base image or an image of that name.
-fn resolve_arn(resource: &str) -> Option<Reference> {
-    let image = resource.rsplit(':').next()?.strip_prefix("image/")?;
-    let name = image.split('/').next()?;
-    if catalogue::find(name, Path::new(".")).ok()?.is_some() {
-        return Some(Reference::Base(name.to_owned()));
-    }
-    image.parse().ok().map(Reference::Image)
+    let image = text.parse().map(|pattern| Reference::Image(pattern).into());
+    image.map_err(|_| Error::Unknown { name: text.to_owned() })
 }
 
 /// Gets a parent, from the store if it is there. `checksum` is a SHA-256 for a parent given by its address;
@@ -251,11 +259,11 @@ pub async fn known(
             None => return Ok(None),
         },
     };
-    if !disk.is_file() || probe::probe(&disk)? != Format::Qcow2 {
+    if !disk.is_file() {
         return Ok(None);
     }
     let sha256 = digest_file(&disk).await?;
-    let place = store.parent_folder(BY_DIGEST).join(format!("{sha256}.qcow2"));
+    let place = by_digest(store, &sha256);
     if !place.exists() {
         return Ok(None);
     }
@@ -279,8 +287,9 @@ fn from_store(pattern: &Pattern, store: &Store) -> Result<Parent, Error> {
     })
 }
 
-/// A parent from somebody's disk, which they may change or remove: the store keeps the bytes under their digest, since
-/// checkpoints are based on them.
+/// A parent from somebody's disk, which they may change or remove: the store keeps it in the form that builds use, since
+/// checkpoints are based on it. It goes by the digest of the bytes that it was given as: `qemu-img` does not convert a
+/// disk into the same bytes twice.
 async fn from_disk(
     name: String,
     disk: &Path,
@@ -288,21 +297,28 @@ async fn from_disk(
     run: &Run,
     listener: Listener<'_>,
 ) -> Result<Parent, Error> {
-    let (standard, sha256) = standard_form(disk, run, listener).await?;
-    let folder = store.parent_folder(BY_DIGEST);
-    fs::create_dir_all(&folder)?;
-    let place = folder.join(format!("{sha256}.qcow2"));
+    let sha256 = digest_file(disk).await?;
+    let place = by_digest(store, &sha256);
     let is_here = place.exists();
     if !is_here {
+        fs::create_dir_all(store.parent_folder(BY_DIGEST))?;
         let draft = Draft::new(&place)?;
+        let standard = standard_form(disk, run, listener).await?;
         fs_err::tokio::copy(&standard, draft.path()).await?;
-        if digest_file(draft.path()).await? != sha256 {
+        // A copy is looked at itself; of what was converted the source can be.
+        let read = if standard == disk { draft.path() } else { disk };
+        if digest_file(read).await? != sha256 {
             return Err(Error::System(format!("`{}` was changed while it was read", disk.display())));
         }
         fs::set_permissions(draft.path(), std::os::unix::fs::PermissionsExt::from_mode(0o444))?;
         draft.finish()?;
     }
     finished(name, place, sha256, MachineWishes::default(), is_here).await
+}
+
+/// Where a disk that somebody gave is kept.
+fn by_digest(store: &Store, sha256: &str) -> PathBuf {
+    store.parent_folder(BY_DIGEST).join(format!("{sha256}.qcow2"))
 }
 
 async fn finished(
@@ -316,21 +332,17 @@ async fn finished(
     Ok(Parent { name, disk, sha256, virtual_size, machine, cached, _held: None })
 }
 
-/// A disk as a qcow2 that every reader of ours knows, and its SHA-256: itself if it is one, else a copy in the run's folder.
-async fn standard_form(disk: &Path, run: &Run, listener: Listener<'_>) -> Result<(PathBuf, String), Error> {
+/// A disk as a qcow2 that every reader of ours knows: itself if it is one, else a copy in the run's folder.
+async fn standard_form(disk: &Path, run: &Run, listener: Listener<'_>) -> Result<PathBuf, Error> {
     let format = probe::probe(disk)?;
-    let is_known = format == Format::Qcow2 && search::is_readable(disk);
-    let standard = if is_known {
-        disk.to_owned()
-    } else {
-        listener(Event::Begins(format!("converting {}", disk.display())));
-        let copy = run.path("parent.qcow2");
-        let target = Target { path: &copy, format: "qcow2", options: &[], compress: false, is_patient: false };
-        qemu_img::convert(disk, format, target, &|_| {}).await?;
-        copy
-    };
-    let sha256 = digest_file(&standard).await?;
-    Ok((standard, sha256))
+    if format == Format::Qcow2 && search::is_readable(disk) {
+        return Ok(disk.to_owned());
+    }
+    listener(Event::Begins(format!("converting {}", disk.display())));
+    let copy = run.path("parent.qcow2");
+    let target = Target { path: &copy, format: "qcow2", options: &[], compress: false };
+    qemu_img::convert(disk, format, target, &|_| {}).await?;
+    Ok(copy)
 }
 
 async fn digest_file(path: &Path) -> Result<String, Error> {
@@ -385,7 +397,8 @@ async fn obtain_base(
         return finished(name.to_owned(), disk, record.sha256, base.machine, true).await;
     }
     let made = make(&base, store, run, listener).await?;
-    let (standard, sha256) = standard_form(&made, run, listener).await?;
+    let standard = standard_form(&made, run, listener).await?;
+    let sha256 = digest_file(&standard).await?;
     let record = Record { description, sha256, obtained: Timestamp::now() };
     let place = record.disk(store, name);
     install(&standard, &place)?;
@@ -442,7 +455,7 @@ mod tests {
     #[test]
     fn references_are_told_apart() {
         let folder = tempfile::tempdir().unwrap();
-        let resolved = |text: &str| match resolve(text, folder.path()) {
+        let resolved = |text: &str| match resolve(text, folder.path()).map(|resolved| resolved.reference) {
             Ok(Reference::Path(path)) => {
                 format!("path {}", path.strip_prefix(folder.path()).unwrap_or(&path).display())
             }
@@ -453,6 +466,7 @@ mod tests {
         };
         let list = [
             "debian-12-minimal",
+            "aliases",
             "nginx",
             "nginx/1.x.x",
             "./disk.qcow2",
@@ -465,6 +479,7 @@ mod tests {
         ];
         insta::assert_snapshot!(list.map(|text| format!("{text} -> {}", resolved(text))).join("\n"), @"
         debian-12-minimal -> base debian-12-minimal
+        aliases -> image aliases/x.x.x
         nginx -> image nginx/x.x.x
         nginx/1.x.x -> image nginx/1.x.x
         ./disk.qcow2 -> path disk.qcow2
@@ -475,5 +490,30 @@ mod tests {
         ami-0abcdef -> the parent `ami-0abcdef` is in AWS and has no counterpart here
         a/b/c/d -> there is no parent `a/b/c/d`: neither a base image nor an image of the store
         ");
+    }
+
+    /// A disk of another format is converted once, and is the same parent from then on.
+    #[tokio::test]
+    async fn a_raw_disk_is_the_same_parent_every_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = folder.path().join("disk.raw");
+        let bytes = [vec![0; 1 << 20], vec![7; 1 << 20]].concat();
+        fs::write(&disk, bytes).unwrap();
+        let store = Store::open(folder.path().join("store")).unwrap();
+        let reference = Reference::Path(disk.clone());
+        assert!(known(&reference, None, folder.path(), &store).await.unwrap().is_none());
+        let mut parents = Vec::new();
+        for _ in 0..2 {
+            let run = store.begin_run("test").unwrap();
+            parents.push(obtain(&reference, None, folder.path(), &store, &run, &|_| {}).await.unwrap());
+        }
+        parents.extend(known(&reference, None, folder.path(), &store).await.unwrap());
+        assert_eq!(parents.iter().map(|parent| parent.cached).collect::<Vec<_>>(), [false, true, true]);
+        let digest = file::sha256(&disk).unwrap();
+        for parent in &parents {
+            assert_eq!((&parent.sha256, &parent.disk, parent.virtual_size), (&digest, &parents[0].disk, 2 << 20));
+        }
+        fs::write(&disk, vec![8; 2 << 20]).unwrap();
+        assert!(known(&reference, None, folder.path(), &store).await.unwrap().is_none());
     }
 }

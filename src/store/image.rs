@@ -13,7 +13,8 @@ use crate::host::file;
 
 /// Name of the sealed disk in an image's folder.
 pub const DISK: &str = "disk.qcow2";
-const MANIFEST: &str = "manifest.json";
+/// Name of what is known about it.
+pub const MANIFEST: &str = "manifest.json";
 pub(super) const LOCK: &str = "lock";
 
 /// An image in the store.
@@ -39,6 +40,20 @@ impl Image {
             Ok(manifest) => Ok(Some(Self { id, manifest, folder })),
             Err(source) => Err(Error::Manifest { id, source }),
         }
+    }
+
+    /// Makes a folder of the store's file system, with a finished disk in it, the folder of the image that `manifest` is of.
+    pub(super) fn adopt(store: &Store, from: &Path, manifest: Manifest) -> Result<Self, Error> {
+        let (id, folder) = (manifest.image.clone(), from.to_owned());
+        let mut image = Self { id, manifest, folder };
+        store.io(image.save())?;
+        store.io(Lock::wait(&image.folder.join(LOCK)).map(drop))?;
+        let place = store.image_folder(&image.id);
+        // Onto the empty folder of a number whose owner died, or onto nothing.
+        store.io(fs::rename(&image.folder, &place))?;
+        store.io(file::sync_folder(place.parent().unwrap_or(&place)))?;
+        image.folder = place;
+        Ok(image)
     }
 
     /// The image's folder.

@@ -11,9 +11,6 @@ use serde::{Deserialize, Serialize};
 
 use super::version::ImageId;
 
-/// Format of the manifest.
-const FORMAT: u32 = 1;
-
 /// Everything known about an image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -50,6 +47,9 @@ pub struct Manifest {
     /// Files made from the disk.
     #[serde(default)]
     pub exports: Vec<Export>,
+    /// Where it was published.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub publications: Vec<Publication>,
     /// SHA-256 of all that it was built from; who has the same wants the same image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs: Option<String>,
@@ -62,11 +62,14 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// Format that is written, and the newest that is read.
+    pub const FORMAT: u32 = 1;
+
     /// A manifest of an image that has only a name yet.
     pub fn new(image: ImageId, state: State) -> Self {
         let now = Timestamp::now();
         Self {
-            format_version: FORMAT,
+            format_version: Self::FORMAT,
             image,
             state,
             reason: None,
@@ -79,6 +82,7 @@ impl Manifest {
             tested: false,
             test: None,
             exports: Vec::new(),
+            publications: Vec::new(),
             inputs: None,
             components: Vec::new(),
             stages: Vec::new(),
@@ -193,6 +197,9 @@ pub struct Component {
     /// Parameters that the recipe set.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub parameters: serde_json::Map<String, serde_json::Value>,
+    /// Values of references to what only AWS has, but for secrets.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub references: serde_json::Map<String, serde_json::Value>,
 }
 
 /// A component that ran in a build machine, for this image or for the layer that it was built on.
@@ -237,6 +244,9 @@ pub struct Disk {
     pub bytes: u64,
     /// Size that a guest sees, in bytes.
     pub virtual_size: u64,
+    /// Digest of what a guest sees, as in [`Export`]; known once the disk was exported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
 }
 
 /// A test of a sealed disk.
@@ -282,6 +292,48 @@ pub struct Export {
     pub bytes: u64,
     /// SHA-256 of the sealed disk that it was made from.
     pub disk: String,
+    /// Digest of what a guest sees, which all exports of a disk share: SHA-256 of the disk's size as 8 bytes and, for each
+    /// 64 KiB that are not all zero, their offset as 8 bytes and themselves; numbers are little-endian.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+}
+
+/// What an image has become in one place.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Publication {
+    /// Name of the distribution configuration.
+    pub distribution: String,
+    /// The place.
+    pub place: String,
+    /// When it was published there.
+    pub time: Timestamp,
+    /// SHA-256 of the sealed disk that it was made from.
+    pub disk: String,
+    /// What there is now.
+    pub artifacts: Vec<Artifact>,
+}
+
+/// Something that was published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Artifact {
+    /// `ami`, `snapshot`, `object`, `file` and others.
+    pub kind: String,
+    /// Its identifier, address or path.
+    pub id: String,
+    /// What it is called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The account that it is in, if not the publisher's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// SHA-256 of its bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// Digest of what a guest sees, as in [`Export`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
 }
 
 /// How long a stage took.

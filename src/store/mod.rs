@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 
 pub use garbage::{Garbage, LAYER_BUDGET};
-pub use image::{DISK, Image, Reservation};
+pub use image::{DISK, Image, MANIFEST, Reservation};
 pub use layer::{Damaged, Key, Layer, Record as LayerRecord};
 pub use lock::Lock;
 pub use recover::Recovered;
@@ -227,14 +227,36 @@ impl Store {
 
     /// Hands out the next build of a name and version, once, and locks its folder.
     pub fn reserve(&self, name: &ImageName, request: VersionRequest) -> Result<Reservation, Error> {
+        let _counting = self.count(name)?;
+        let id = self.next_id(name, request)?;
+        self.count_beyond(&id)?;
+        Reservation::make(self, id)
+    }
+
+    /// Takes in an image that another store has made: a folder of a run, with all but the manifest. Its number is not
+    /// handed out any more.
+    pub fn adopt(&self, folder: &Path, manifest: manifest::Manifest) -> Result<Image, Error> {
+        let id = manifest.image.clone();
+        let _counting = self.count(&id.name)?;
+        let next = self.next_id(&id.name, VersionRequest::Exactly(id.version))?;
+        if next.build <= id.build {
+            self.count_beyond(&id)?;
+        }
+        Image::adopt(self, folder, manifest)
+    }
+
+    /// Keeps all others from handing out numbers of a name.
+    fn count(&self, name: &ImageName) -> Result<Lock, Error> {
         let folder = self.root.join("images").join(name.as_str());
         self.io(fs::create_dir_all(&folder))?;
-        let _counting = self.io(lock::Lock::wait(&folder.join("lock")))?;
-        let id = self.next_id(name, request)?;
-        let folder = folder.join(id.version.to_string());
+        self.io(Lock::wait(&folder.join("lock")))
+    }
+
+    /// Has the next build of a version be one that comes after this.
+    fn count_beyond(&self, id: &ImageId) -> Result<(), Error> {
+        let folder = self.root.join("images").join(id.name.as_str()).join(id.version.to_string());
         self.io(fs::create_dir_all(&folder))?;
-        self.io(crate::host::file::write(folder.join(NEXT), format!("{}\n", id.build + 1).as_bytes()))?;
-        Reservation::make(self, id)
+        self.io(crate::host::file::write(folder.join(NEXT), format!("{}\n", id.build + 1).as_bytes()))
     }
 
     /// What the next build of a name and version would be called.

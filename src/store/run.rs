@@ -73,6 +73,19 @@ impl Run {
         let _lost = fs::File::create(self.folder.join(KEPT));
         &self.folder
     }
+
+    /// Keeps the logs when the run ends, and nothing else.
+    pub fn keep_logs(&mut self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            let is_log = path.extension().is_some_and(|ending| ending == "log");
+            if !is_log && path.is_file() && path.file_name().is_some_and(|name| name != LOCK) {
+                fs::remove_file(path)?;
+            }
+        }
+        self.keep();
+        Ok(())
+    }
 }
 
 impl Drop for Run {

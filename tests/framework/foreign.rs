@@ -24,6 +24,9 @@ runcmd:
       poweroff
 "#;
 
+/// Where the parent's description has its root file system begin.
+pub(super) const ROOT: u64 = 128 << 20;
+
 /// Files that QEMU takes as UEFI firmware and variables, by distribution.
 const UEFI: [(&str, &str); 3] = [
     ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
@@ -43,8 +46,16 @@ impl Told {
     }
 }
 
+/// What a disk and a network hang on.
+#[derive(Clone, Copy)]
+pub(crate) enum Hardware {
+    Virtio,
+    /// What an appliance asks for.
+    Vmware,
+}
+
 /// Boots a disk, of which nothing is changed, and returns what the guest says.
-pub(crate) fn boot(disk: &Path, format: &str, is_uefi: bool) -> Told {
+pub(crate) fn boot(disk: &Path, format: &str, is_uefi: bool, hardware: Hardware) -> Told {
     let folder = tempfile::tempdir_in("/var/tmp").unwrap();
     let at = |name: &str| folder.path().join(name);
     run(Command::new("qemu-img")
@@ -54,9 +65,15 @@ pub(crate) fn boot(disk: &Path, format: &str, is_uefi: bool) -> Told {
     seed(folder.path());
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args(["-machine", "q35", "-m", "1024", "-smp", "2", "-nodefaults", "-display", "none", "-no-reboot"]);
-    let drive = |name: &str, format: &str| format!("if=virtio,format={format},file={}", at(name).display());
-    qemu.args(["-drive", &drive("disk", "qcow2"), "-drive", &drive("seed", "raw")]);
-    qemu.args(["-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n"]);
+    let drive = |how: &str, name: &str, format: &str| format!("{how},format={format},file={}", at(name).display());
+    qemu.args(["-drive", &drive("if=virtio", "seed", "raw"), "-drive", &drive("if=none,id=d", "disk", "qcow2")]);
+    let (disk_devices, network): (&[&str], &str) = match hardware {
+        Hardware::Virtio => (&["-device", "virtio-blk-pci,drive=d,bootindex=0"], "virtio-net-pci,netdev=n"),
+        Hardware::Vmware => {
+            (&["-device", "pvscsi,id=s", "-device", "scsi-hd,bus=s.0,drive=d,bootindex=0"], "vmxnet3,netdev=n")
+        }
+    };
+    qemu.args(disk_devices).args(["-netdev", "user,id=n", "-device", network]);
     qemu.arg("-serial").arg(format!("file:{}", at("console").display()));
     if is_uefi {
         let (code, variables) = UEFI.iter().find(|(code, _)| Path::new(code).exists()).expect("no UEFI firmware");
@@ -100,7 +117,7 @@ fn seed(folder: &Path) {
 }
 
 /// Folders for administrators are not in every user's `PATH`.
-fn tool(name: &str) -> String {
+pub(super) fn tool(name: &str) -> String {
     let folders = ["/usr/sbin/", "/sbin/"];
     folders
         .iter()
@@ -118,8 +135,6 @@ pub(crate) fn run(command: &mut Command) {
 /// Everything in the root file system of a disk of the shared parent's kind: what it is, whose, and its content, by path.
 /// e2fsprogs reads it, as it is, and no guest.
 pub(crate) fn file_tree(disk: &Path) -> BTreeMap<String, String> {
-    // Where the parent's description has its root file system begin.
-    const ROOT: u64 = 128 << 20;
     let folder = tempfile::tempdir_in("/var/tmp").unwrap();
     let (raw, root) = (folder.path().join("raw"), folder.path().join("root"));
     run(Command::new("qemu-img").args(["convert", "-U", "-f", "qcow2", "-O", "raw"]).arg(disk).arg(&raw));

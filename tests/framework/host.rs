@@ -44,6 +44,14 @@ pub(super) fn give(folder: &Path, user: Option<&str>) {
     }
 }
 
+/// The same with all that is in it.
+pub(super) fn give_all(folder: &Path, user: Option<&str>) {
+    if let Some(user) = user {
+        let status = Command::new("chown").args(["-R", user]).arg(folder).status().unwrap();
+        assert!(status.success());
+    }
+}
+
 pub(super) fn remove(folder: &Path) {
     if folder.exists() {
         fs_err::remove_dir_all(folder).unwrap();

@@ -4,6 +4,7 @@
 //! most people have no root, and what works without it works with it.
 
 mod command;
+mod disks;
 pub(crate) mod foreign;
 mod host;
 mod server;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 pub(crate) use command::{Finished, Goldsmith, Running, read};
+pub(crate) use disks::{Disk, Pristine, renamed};
 pub(crate) use host::{machines_of, may_make_namespaces, names_in, text_on_disk};
 pub(crate) use server::FileServer;
 
@@ -47,7 +49,8 @@ impl Shared {
         // A folder that any user can reach, which a checkout in somebody's home is not, and on a real disk. The parent
         // and its checkpoint are kept there from run to run.
         let owner = user.map_or_else(|| rustix::process::geteuid().as_raw().to_string(), str::to_owned);
-        let folder = PathBuf::from(format!("/var/tmp/goldsmith-tests-{owner}"));
+        let folder = std::env::var_os("GOLDSMITH_TEST_FOLDER").map(PathBuf::from);
+        let folder = folder.unwrap_or_else(|| PathBuf::from(format!("/var/tmp/goldsmith-tests-{owner}")));
         fs_err::create_dir_all(&folder).unwrap();
         assert_eq!(
             std::os::unix::fs::MetadataExt::uid(&fs_err::metadata(&folder).unwrap()),

@@ -49,8 +49,20 @@ pub(crate) fn run(what: &str, command: &mut Command) -> Result<()> {
     if !status.success() {
         bail!("{what}: {command:?} failed: {status}");
     }
-    say(&format!("{what}: done in {:.1} s", started.elapsed().as_secs_f64()));
+    say(&format!("{what}: done in {:.1} s{}", started.elapsed().as_secs_f64(), room()));
     Ok(())
+}
+
+/// What is free where cargo builds and where machines run, because a full disk looks like many other faults.
+fn room() -> String {
+    let free = |folder: &Path| {
+        let there = rustix::fs::statvfs(folder).ok()?;
+        Some(there.f_bavail.saturating_mul(there.f_frsize) >> 30)
+    };
+    match (free(&root()), free(Path::new("/var/tmp"))) {
+        (Some(checkout), Some(machines)) => format!("; free: {checkout} GiB for the checkout, {machines} GiB in /var/tmp"),
+        _ => String::new(),
+    }
 }
 
 /// What a command prints, or nothing if it fails.

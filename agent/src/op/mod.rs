@@ -5,9 +5,11 @@ use std::io;
 use goldsmith_agent::message::{OpError, OpErrorKind};
 
 pub(crate) mod awake;
+pub(crate) mod clear;
 pub(crate) mod exec;
 pub(crate) mod file;
 pub(crate) mod owner;
+pub(crate) mod power;
 pub(crate) mod terminal;
 
 /// An I/O error as the host sees it, with what it is about.

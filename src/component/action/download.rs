@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use goldsmith_agent::message::{Algorithm, Exit};
+use goldsmith_agent::message::Exit;
 
 use super::{Call, Resolved, Verdict};
+use crate::component::courier::WebFile;
+use crate::component::kind::Kind;
 use crate::guest;
 
 /// Attempts of one download, whatever the step's own attempts; between them 1, 2, 4 and 8 seconds.
@@ -39,12 +41,12 @@ fi
 pub(super) async fn web_download(call: &Call<'_>) -> Result<Verdict, guest::Error> {
     let mut destinations = Vec::new();
     for input in call.inputs {
-        let wanted = match Wanted::read(input) {
+        let wanted = match Wanted::read(call, input) {
             Ok(wanted) => wanted,
             Err(problem) => return Ok(Verdict::Failed(problem)),
         };
         if let Err(problem) = fetch(call, &wanted).await? {
-            return Ok(Verdict::Failed(format!("{}: {problem}", wanted.source)));
+            return Ok(Verdict::Failed(format!("{}: {problem}", wanted.file.url)));
         }
         destinations.push(wanted.destination);
     }
@@ -52,44 +54,23 @@ pub(super) async fn web_download(call: &Call<'_>) -> Result<Verdict, guest::Erro
 }
 
 struct Wanted {
-    source: String,
+    file: WebFile,
     destination: String,
     overwrite: bool,
-    digest: Option<(Algorithm, String)>,
-    insecure: bool,
 }
 
 impl Wanted {
-    fn read(input: &Resolved) -> Result<Self, String> {
-        let source = input.required("source").to_owned();
-        if !source.starts_with("http://") && !source.starts_with("https://") {
-            return Err(format!("`{source}` is neither an http nor an https address"));
-        }
-        let mut destination = input.required("destination").to_owned();
+    fn read(call: &Call<'_>, input: &Resolved) -> Result<Self, String> {
+        let url = input.required("source").to_owned();
+        let mut destination = call.path(input.required("destination"));
         if destination.ends_with('/') {
-            destination.push_str(file_name(&source).ok_or_else(|| format!("`{source}` names no file"))?);
+            destination.push_str(file_name(&url).ok_or_else(|| format!("`{url}` names no file"))?);
         }
-        let digest = match (input.text("checksum"), input.text("algorithm")) {
-            (Some(checksum), Some(algorithm)) => Some((digest_algorithm(algorithm)?, checksum.to_ascii_lowercase())),
-            _ => None,
-        };
-        Ok(Self {
-            source,
-            destination,
-            overwrite: input.flag("overwrite", true)?,
-            digest,
-            insecure: input.flag("ignoreCertificateErrors", false)?,
-        })
-    }
-}
-
-fn digest_algorithm(name: &str) -> Result<Algorithm, String> {
-    match name.to_ascii_uppercase().as_str() {
-        "MD5" => Ok(Algorithm::Md5),
-        "SHA1" => Ok(Algorithm::Sha1),
-        "SHA256" => Ok(Algorithm::Sha256),
-        "SHA512" => Ok(Algorithm::Sha512),
-        _ => Err(format!("`algorithm` is MD5, SHA1, SHA256 or SHA512, not `{name}`")),
+        let algorithm = input.text("algorithm").and_then(Kind::parse_algorithm);
+        let checksum = input.text("checksum").map(|checksum| checksum.trim().to_ascii_lowercase());
+        let insecure = input.flag("ignoreCertificateErrors", false);
+        let file = WebFile { url, digest: algorithm.zip(checksum), insecure };
+        Ok(Self { file, destination, overwrite: input.flag("overwrite", true) })
     }
 }
 
@@ -101,16 +82,14 @@ fn file_name(url: &str) -> Option<&str> {
 
 /// Downloads one file, or says why not.
 async fn fetch(call: &Call<'_>, wanted: &Wanted) -> Result<Result<(), String>, guest::Error> {
-    let is_there = call.guest.stat(&wanted.destination, true).await?.is_some();
-    if is_there && !wanted.overwrite {
-        return Ok(Err(format!("{} is there already, and overwrite is false", wanted.destination)));
+    if let Some(problem) = call.in_the_way(&wanted.destination, wanted.overwrite).await? {
+        return Ok(Err(problem));
     }
+    let is_there = call.guest.stat(&wanted.destination, true).await?.is_some();
     if is_there && verify(call, wanted, &wanted.destination).await? == Some(true) {
         return Ok(Ok(()));
     }
-    if let Some((folder, _)) = wanted.destination.rsplit_once('/').filter(|(folder, _)| !folder.is_empty()) {
-        call.guest.make_folder(folder, None).await?;
-    }
+    call.make_parent(&wanted.destination).await?;
     // Beside its place, so that a file is there only when it is whole and right.
     let partial = format!("{}.part", wanted.destination);
     let mut outcome = Err(String::new());
@@ -118,10 +97,13 @@ async fn fetch(call: &Call<'_>, wanted: &Wanted) -> Result<Result<(), String>, g
         if attempt > 0 {
             tokio::time::sleep(Duration::from_secs(1 << (attempt - 1))).await;
         }
+        if call.is_late() {
+            outcome = Err(call.timed_out());
+            break;
+        }
         outcome = attempt_once(call, wanted, &partial).await?;
         if outcome.is_ok() {
-            call.run(["mv", "-f", "--", &partial, &wanted.destination].map(str::to_owned).into()).await?;
-            return Ok(Ok(()));
+            return Ok(call.tool(&["mv", "-fT", "--", &partial, &wanted.destination]).await?.map(drop));
         }
     }
     if call.guest.stat(&partial, false).await?.is_some() {
@@ -131,13 +113,22 @@ async fn fetch(call: &Call<'_>, wanted: &Wanted) -> Result<Result<(), String>, g
 }
 
 async fn attempt_once(call: &Call<'_>, wanted: &Wanted, partial: &str) -> Result<Result<(), String>, guest::Error> {
-    let insecure = if wanted.insecure { "true" } else { "false" };
-    let argv = ["sh", "-c", FETCH, "sh", &wanted.source, partial, insecure].map(str::to_owned).into();
-    match call.run(argv).await?.exit {
-        Exit::Code(0) => {}
-        Exit::Code(code) => return Ok(Err(format!("the download failed with exit status {code}"))),
-        Exit::Signal(signal) => return Ok(Err(format!("the download was ended by signal {signal}"))),
-        Exit::Killed => return Ok(Err(call.timed_out())),
+    match call.courier.download(&wanted.file).await {
+        Err(problem) => return Ok(Err(problem)),
+        Ok(Some(content)) => match call.guest.write(partial, 0o644, content).await {
+            Err(guest::Error::Source(error)) => return Ok(Err(error.to_string())),
+            written => written?,
+        },
+        Ok(None) => {
+            let insecure = if wanted.file.insecure { "true" } else { "false" };
+            let argv = ["sh", "-c", FETCH, "sh", &wanted.file.url, partial, insecure].map(str::to_owned).into();
+            match call.run(argv).await?.exit {
+                Exit::Code(0) => {}
+                Exit::Code(code) => return Ok(Err(format!("the download failed with exit status {code}"))),
+                Exit::Signal(signal) => return Ok(Err(format!("the download was ended by signal {signal}"))),
+                Exit::Killed => return Ok(Err(call.timed_out())),
+            }
+        }
     }
     if verify(call, wanted, partial).await? == Some(false) {
         return Ok(Err("its checksum is not the one that was given".to_owned()));
@@ -147,7 +138,7 @@ async fn attempt_once(call: &Call<'_>, wanted: &Wanted, partial: &str) -> Result
 
 /// Whether a file has the digest that was given, if one was.
 async fn verify(call: &Call<'_>, wanted: &Wanted, path: &str) -> Result<Option<bool>, guest::Error> {
-    let Some((algorithm, expected)) = &wanted.digest else { return Ok(None) };
+    let Some((algorithm, expected)) = &wanted.file.digest else { return Ok(None) };
     Ok(Some(call.guest.digest(path, *algorithm).await? == *expected))
 }
 

@@ -8,10 +8,8 @@ use crate::guest;
 /// Restarts the guest; the next step runs afterwards.
 #[allow(clippy::unused_async)]
 pub(super) async fn reboot(call: &Call<'_>) -> Result<Verdict, guest::Error> {
-    Ok(match call.input().number("delaySeconds") {
-        Ok(delay) => Verdict::Reboot { delay: Duration::from_secs(delay.unwrap_or(0)), again: false },
-        Err(problem) => Verdict::Failed(problem),
-    })
+    let delay = Duration::from_secs(call.input().number("delaySeconds").unwrap_or(0));
+    Ok(Verdict::Reboot { delay, again: false })
 }
 
 /// `$1` is the packages to update, all unless given, and `$2` those to leave alone, each separated by spaces.

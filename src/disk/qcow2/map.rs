@@ -48,10 +48,22 @@ impl Chain {
                 return Err(Error::Unusual("is based on too many others"));
             }
             let (layer, backing) = Layer::open(&path)?;
+            // What lies behind the end in a file's last cluster would have to be hidden from a larger file above it.
+            if !layer.size.is_multiple_of(CLUSTER) {
+                return Err(Error::Unusual("does not end with a cluster"));
+            }
             layers.push(layer);
             next = backing;
         }
         Ok(Self(layers))
+    }
+
+    /// Opens a disk that is based on nothing. It may end anywhere.
+    pub(super) fn open_alone(disk: &Path) -> Result<Self, Error> {
+        match Layer::open(disk)? {
+            (layer, None) => Ok(Self(vec![layer])),
+            (_, Some(_)) => Err(Error::Unusual("is based on another")),
+        }
     }
 
     /// Size that a guest sees, in bytes.
@@ -124,9 +136,6 @@ impl Layer {
             return Err(Error::Unusual("has features that are not plain"));
         }
         let size = u64_at(&header, 24);
-        if !size.is_multiple_of(CLUSTER) {
-            return Err(Error::Unusual("does not end with a cluster"));
-        }
         let mut layer = Self { file, length, size, l1: Vec::new(), l2: None };
         let entries = u64::from(u32_at(&header, 36));
         if entries * 8 > MAX_L1 || entries < size.div_ceil(CLUSTER * L2_ENTRIES) {

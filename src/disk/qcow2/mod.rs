@@ -1,15 +1,20 @@
-//! qcow2, as far as sealing a disk needs it: where the clusters of a chain of overlays lie, and a new file of them.
+//! qcow2, as far as sealing and exporting a disk need it: where the clusters of a chain of overlays lie, a new file of
+//! them, and what is on that file.
 //!
 //! Source: QEMU's `docs/interop/qcow2.rst`. What is read here was written by QEMU or `qemu-img`, never by a guest; it is
 //! bounded all the same. Layouts that are not plain (other cluster sizes, encryption, external data, extended tables,
 //! another compression) are [`Error::Unusual`], and `qemu-img` copies those disks instead.
 
+mod content;
 mod map;
 mod seal;
+mod writer;
 
 use std::io;
 
+pub use content::{Content, Form, Inflater};
 pub use seal::seal;
+pub use writer::{Compression, Writer};
 
 /// The one cluster size that is read and written here; it is QEMU's default.
 const CLUSTER: u64 = 1 << CLUSTER_BITS;

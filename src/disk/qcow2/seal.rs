@@ -2,34 +2,26 @@
 //!
 //! A build changes a small part of its parent. Clusters that the parent holds compressed are copied as they are; only
 //! what was written since is compressed, on all processors. `qemu-img convert` would inflate and deflate all of it.
-//!
-//! ```text
-//!   header │ clusters, one after another │ level-2 tables │ level-1 table │ reference counts
-//! ```
 
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::io;
 use std::path::Path;
 
-use flate2::{Compress, Compression, FlushCompress, Status};
+use flate2::{Compress, FlushCompress, Status};
 use fs_err::File;
 
 use super::map::{Chain, Cluster};
-use super::{CLUSTER, CLUSTER_BITS, COMPRESSED, COPIED, Error, L2_ENTRIES, MAGIC, SECTOR, SECTORS_SHIFT};
+use super::writer::Writer;
+use super::{CLUSTER, Compression, Error, L2_ENTRIES};
 
 /// QEMU inflates with a window of 4 KiB and no zlib header.
 const WINDOW_BITS: u8 = 12;
 /// Clusters that are read, compressed and written together: 16 MiB.
 const BATCH: usize = 256;
-/// Bytes of a version 3 header without optional fields, and the empty list of extensions behind it.
-const HEADER: u32 = 104;
-/// A reference count has 16 bits, so a cluster holds so many.
-const COUNTS: u64 = CLUSTER / 2;
-
 /// Writes what a guest would see on `disk` to an empty file. `progress` hears which part is done, from 0 to 1.
 pub fn seal(disk: &Path, to: File, progress: &dyn Fn(f64)) -> Result<(), Error> {
     let mut chain = Chain::open(disk)?;
     let clusters = chain.size() / CLUSTER;
-    let mut writer = Writer::new(to, chain.size())?;
+    let mut writer = Writer::new(to, chain.size(), Compression::Zlib)?;
     let mut batch = Vec::with_capacity(BATCH);
     let mut index = 0;
     while index < clusters {
@@ -43,12 +35,12 @@ pub fn seal(disk: &Path, to: File, progress: &dyn Fn(f64)) -> Result<(), Error> 
         }
         index += 1;
         if batch.len() == BATCH {
-            writer.write(std::mem::take(&mut batch))?;
+            write_all(&mut writer, std::mem::take(&mut batch))?;
             #[allow(clippy::cast_precision_loss)]
             progress(index as f64 / clusters as f64);
         }
     }
-    writer.write(batch)?;
+    write_all(&mut writer, batch)?;
     writer.finish()?;
     progress(1.0);
     Ok(())
@@ -73,6 +65,11 @@ fn job(chain: &mut Chain, index: u64) -> Result<Option<Job>, Error> {
     Ok((!is_zero).then_some(Job { index, bytes, is_compressed }))
 }
 
+fn write_all(writer: &mut Writer, mut jobs: Vec<Job>) -> Result<(), Error> {
+    compress_all(&mut jobs)?;
+    jobs.iter().try_for_each(|job| writer.cluster(job.index * CLUSTER, &job.bytes, job.is_compressed))
+}
+
 /// Compresses what is not compressed yet and gains by it.
 fn compress_all(jobs: &mut [Job]) -> io::Result<()> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -88,7 +85,7 @@ fn compress_all(jobs: &mut [Job]) -> io::Result<()> {
 }
 
 fn compress(job: &mut Job) -> io::Result<()> {
-    let mut deflate = Compress::new_with_window_bits(Compression::default(), false, WINDOW_BITS);
+    let mut deflate = Compress::new_with_window_bits(flate2::Compression::default(), false, WINDOW_BITS);
     // What does not shrink stays as it is.
     let mut out = vec![0; job.bytes.len() - 1];
     let status = deflate.compress(&job.bytes, &mut out, FlushCompress::Finish).map_err(io::Error::other)?;
@@ -98,162 +95,6 @@ fn compress(job: &mut Job) -> io::Result<()> {
         job.is_compressed = true;
     }
     Ok(())
-}
-
-struct Writer {
-    file: BufWriter<File>,
-    position: u64,
-    size: u64,
-    /// Level-2 tables that have an entry.
-    tables: Vec<Option<Vec<u64>>>,
-    /// How often each cluster of the file is referred to.
-    counts: Vec<u16>,
-}
-
-impl Writer {
-    fn new(file: File, size: u64) -> Result<Self, Error> {
-        let tables = usize::try_from(size.div_ceil(CLUSTER * L2_ENTRIES)).map_err(io::Error::other)?;
-        let mut writer = Self {
-            file: BufWriter::with_capacity(1 << 20, file),
-            position: 0,
-            size,
-            tables: vec![None; tables],
-            counts: Vec::new(),
-        };
-        // The header is written last: until then the file is no qcow2.
-        writer.append(&vec![0; usize::try_from(CLUSTER).unwrap_or(0)])?;
-        writer.count(0, CLUSTER)?;
-        Ok(writer)
-    }
-
-    fn write(&mut self, mut jobs: Vec<Job>) -> Result<(), Error> {
-        compress_all(&mut jobs)?;
-        for job in jobs {
-            let entry =
-                if job.is_compressed { self.compressed(&job.bytes)? } else { COPIED | self.aligned(&job.bytes)? };
-            let (table, at) = (job.index / L2_ENTRIES, job.index % L2_ENTRIES);
-            let (table, at) =
-                (usize::try_from(table).map_err(io::Error::other)?, usize::try_from(at).map_err(io::Error::other)?);
-            let entries = usize::try_from(L2_ENTRIES).unwrap_or(0);
-            self.tables[table].get_or_insert_with(|| vec![0; entries])[at] = entry;
-        }
-        Ok(())
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
-        self.position += bytes.len() as u64;
-        Ok(())
-    }
-
-    fn pad(&mut self, unit: u64) -> io::Result<()> {
-        let missing = self.position.next_multiple_of(unit) - self.position;
-        self.append(&vec![0; usize::try_from(missing).unwrap_or(0)])
-    }
-
-    /// Counts a reference to every cluster of the file that a range touches.
-    fn count(&mut self, offset: u64, length: u64) -> Result<(), Error> {
-        for cluster in offset / CLUSTER..(offset + length).div_ceil(CLUSTER) {
-            let cluster = usize::try_from(cluster).map_err(io::Error::other)?;
-            if self.counts.len() <= cluster {
-                self.counts.resize(cluster + 1, 0);
-            }
-            self.counts[cluster] += 1;
-        }
-        Ok(())
-    }
-
-    /// Writes a compressed cluster where the last one ended, and returns its entry.
-    fn compressed(&mut self, bytes: &[u8]) -> Result<u64, Error> {
-        let offset = self.position;
-        let further = (offset + bytes.len() as u64 - 1) / SECTOR - offset / SECTOR;
-        self.append(bytes)?;
-        self.count(offset, (offset / SECTOR + 1 + further) * SECTOR - offset)?;
-        Ok(COMPRESSED | further << SECTORS_SHIFT | offset)
-    }
-
-    /// Writes whole clusters and returns where they are.
-    fn aligned(&mut self, bytes: &[u8]) -> Result<u64, Error> {
-        self.pad(CLUSTER)?;
-        let offset = self.position;
-        self.append(bytes)?;
-        self.pad(CLUSTER)?;
-        self.count(offset, self.position - offset)?;
-        Ok(offset)
-    }
-
-    fn finish(mut self) -> Result<(), Error> {
-        let tables = std::mem::take(&mut self.tables);
-        let mut l1 = Vec::with_capacity(tables.len());
-        for table in tables {
-            l1.push(match table {
-                Some(entries) => COPIED | self.aligned(&big_endian(&entries))?,
-                None => 0,
-            });
-        }
-        let l1_offset = self.aligned(&big_endian(&l1))?;
-        let (counts_offset, counts_clusters) = self.reference_counts()?;
-        let l1_entries = u32::try_from(l1.len()).map_err(io::Error::other)?;
-        let header = header(self.size, l1_entries, l1_offset, counts_offset, counts_clusters);
-        self.file.seek(SeekFrom::Start(0))?;
-        self.file.write_all(&header)?;
-        self.file.flush()?;
-        Ok(())
-    }
-
-    /// Writes the reference counts, which count themselves, and returns where their table is and its clusters.
-    fn reference_counts(&mut self) -> Result<(u64, u32), Error> {
-        let first = self.position / CLUSTER;
-        let (mut blocks, mut table) = (1, 1);
-        loop {
-            let needed = (first + blocks + table).div_ceil(COUNTS);
-            let needed_table = (needed * 8).div_ceil(CLUSTER);
-            if (needed, needed_table) == (blocks, table) {
-                break;
-            }
-            (blocks, table) = (needed, needed_table);
-        }
-        self.count(self.position, (blocks + table) * CLUSTER)?;
-        let places: Vec<u64> = (0..blocks).map(|block| (first + table + block) * CLUSTER).collect();
-        let mut counts: Vec<u8> = self.counts.iter().flat_map(|count| count.to_be_bytes()).collect();
-        counts.resize(usize::try_from(blocks * CLUSTER).map_err(io::Error::other)?, 0);
-        let offset = self.position;
-        self.append(&big_endian(&places))?;
-        self.pad(CLUSTER)?;
-        self.append(&counts)?;
-        Ok((offset, u32::try_from(table).map_err(io::Error::other)?))
-    }
-}
-
-fn big_endian(entries: &[u64]) -> Vec<u8> {
-    entries.iter().flat_map(|entry| entry.to_be_bytes()).collect()
-}
-
-/// The header: `docs/interop/qcow2.rst`, "Header".
-fn header(size: u64, l1_entries: u32, l1_offset: u64, counts_offset: u64, counts_clusters: u32) -> Vec<u8> {
-    let mut header = Vec::new();
-    let u32 = |value: u32, header: &mut Vec<u8>| header.extend(value.to_be_bytes());
-    let u64 = |value: u64, header: &mut Vec<u8>| header.extend(value.to_be_bytes());
-    u32(MAGIC, &mut header);
-    u32(3, &mut header);
-    u64(0, &mut header); // backing file's name
-    u32(0, &mut header); // and its length
-    u32(CLUSTER_BITS, &mut header);
-    u64(size, &mut header);
-    u32(0, &mut header); // encryption
-    u32(l1_entries, &mut header);
-    u64(l1_offset, &mut header);
-    u64(counts_offset, &mut header);
-    u32(counts_clusters, &mut header);
-    u32(0, &mut header); // snapshots
-    u64(0, &mut header);
-    u64(0, &mut header); // incompatible features
-    u64(0, &mut header); // compatible ones
-    u64(0, &mut header); // and those that a writer clears
-    u32(4, &mut header); // reference counts have 2 to the power of 4 bits
-    u32(HEADER, &mut header);
-    u64(0, &mut header); // no extensions
-    header
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //!
 //! Machines differ, and this one may be busy; so nothing is compared but what was measured in the same round.
 
+mod export;
 mod goldsmith;
 mod peers;
 mod table;
@@ -115,6 +116,7 @@ fn measurements() -> Vec<(&'static str, Measure)> {
         ("last of 20", |bench| goldsmith::last_of(bench, 20)),
         ("nginx", goldsmith::nginx),
         ("tested cold", goldsmith::tested_cold),
+        ("export", export::export),
         ("old qemu", goldsmith::old_qemu),
         ("parents", goldsmith::parents),
     ]

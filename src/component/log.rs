@@ -1,0 +1,172 @@
+//! A step's output on its way to whoever listens.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+use goldsmith_agent::message::Stream;
+
+use super::runner::Event;
+use super::secrets::Secrets;
+
+/// Lines of output that go into a failure.
+const TAIL: usize = 20;
+/// A line longer than this is cut into several.
+const MAX_LINE: usize = 8 * 1024;
+
+/// Cuts a step's output into lines, passes them on and keeps the last ones.
+pub(super) struct Log<'a> {
+    listener: &'a (dyn Fn(Event) + Send + Sync),
+    is_silent: bool,
+    secrets: Secrets,
+    state: Mutex<LogState>,
+}
+
+#[derive(Default)]
+struct LogState {
+    partial: [Vec<u8>; 2],
+    tail: VecDeque<String>,
+}
+
+impl<'a> Log<'a> {
+    /// A log of one step. `secrets` are not shown.
+    pub(super) fn new(listener: &'a (dyn Fn(Event) + Send + Sync), is_silent: bool, secrets: Secrets) -> Self {
+        Self { listener, is_silent, secrets, state: Mutex::new(LogState::default()) }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, LogState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new attempt: what the one before wrote explains nothing any more.
+    pub(super) fn begin(&self) {
+        *self.lock() = LogState::default();
+    }
+
+    /// Takes what a program writes.
+    pub(super) fn write(&self, stream: Stream, data: &[u8]) {
+        if self.is_silent {
+            return;
+        }
+        let mut state = self.lock();
+        for &byte in data {
+            let partial = &mut state.partial[index(stream)];
+            if byte != b'\n' {
+                partial.push(byte);
+            }
+            if byte == b'\n' || partial.len() == MAX_LINE {
+                let line = std::mem::take(partial);
+                self.pass_on(&mut state, stream, &line);
+            }
+        }
+    }
+
+    /// Passes on lines that have no end.
+    pub(super) fn flush(&self) {
+        let mut state = self.lock();
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let line = std::mem::take(&mut state.partial[index(stream)]);
+            if !line.is_empty() {
+                self.pass_on(&mut state, stream, &line);
+            }
+        }
+    }
+
+    fn pass_on(&self, state: &mut LogState, stream: Stream, line: &[u8]) {
+        let line = crate::machine::console::plain(&String::from_utf8_lossy(line));
+        let line = self.secrets.mask(&line);
+        state.keep(line.clone());
+        (self.listener)(Event::Output { stream, line });
+    }
+
+    /// Keeps lines that somebody else has passed on.
+    pub(super) fn keep(&self, lines: Vec<String>) {
+        let mut state = self.lock();
+        lines.into_iter().for_each(|line| state.keep(line));
+    }
+
+    /// Whether nothing of the step may be logged.
+    pub(super) fn is_silent(&self) -> bool {
+        self.is_silent
+    }
+
+    /// A message without secrets.
+    pub(super) fn masked(&self, message: &str) -> String {
+        self.secrets.mask(message)
+    }
+
+    /// The last lines.
+    pub(super) fn tail(&self) -> Vec<String> {
+        self.lock().tail.iter().cloned().collect()
+    }
+}
+
+impl LogState {
+    fn keep(&mut self, line: String) {
+        if self.tail.len() == TAIL {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(line);
+    }
+}
+
+fn index(stream: Stream) -> usize {
+    match stream {
+        Stream::Stdout => 0,
+        Stream::Stderr => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(silent: bool, chunks: &[(Stream, &[u8])]) -> (Vec<String>, Vec<String>) {
+        let heard = Mutex::new(Vec::new());
+        let listener = |event| {
+            if let Event::Output { line, .. } = event {
+                heard.lock().unwrap().push(line);
+            }
+        };
+        let secrets = Secrets::new([("aws:ssm:/x".to_owned(), "hunter2".to_owned())].into()).unwrap();
+        let log = Log::new(&listener, silent, secrets);
+        for (stream, data) in chunks {
+            log.write(*stream, data);
+        }
+        log.flush();
+        let tail = log.tail();
+        (heard.into_inner().unwrap(), tail)
+    }
+
+    #[test]
+    fn output_is_cut_into_lines_stream_by_stream() {
+        let (heard, tail) = lines(
+            false,
+            &[(Stream::Stdout, b"on"), (Stream::Stderr, b"err\x1b[31mor\n"), (Stream::Stdout, b"e\r\ntwo")],
+        );
+        assert_eq!(heard, ["error", "one", "two"]);
+        assert_eq!(tail, heard);
+    }
+
+    #[test]
+    fn endless_lines_and_endless_output_stay_bounded() {
+        let long = vec![b'x'; MAX_LINE * 3];
+        let (heard, _) = lines(false, &[(Stream::Stdout, &long)]);
+        assert_eq!(heard.len(), 3);
+        let many = "line\n".repeat(1000);
+        let (_, tail) = lines(false, &[(Stream::Stdout, many.as_bytes())]);
+        assert_eq!(tail.len(), TAIL);
+    }
+
+    #[test]
+    fn a_silent_step_is_silent() {
+        let (heard, tail) = lines(true, &[(Stream::Stdout, b"secret\n")]);
+        assert!(heard.is_empty() && tail.is_empty());
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let (heard, tail) = lines(false, &[(Stream::Stdout, b"password=hun"), (Stream::Stdout, b"ter2!\n")]);
+        assert_eq!(heard, ["password=***!"]);
+        assert_eq!(tail, heard);
+    }
+}

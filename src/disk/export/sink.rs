@@ -1,0 +1,123 @@
+//! Where exported bytes go.
+
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::iter::Peekable;
+
+use fs_err::File;
+use sha2::{Digest, Sha256};
+
+use super::layout::Layout;
+use super::piece::Pieces;
+use super::{Error, Written, small};
+use crate::disk::qcow2::Content;
+
+/// Something that is written front to back and may have a cheap way to hold zeroes.
+pub(super) trait Sink: Write {
+    /// Writes so many zeroes.
+    fn zeroes(&mut self, length: u64) -> io::Result<()>;
+}
+
+static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
+
+/// A new file, with holes for zeroes, and the SHA-256 of its bytes.
+pub(super) struct Digested {
+    file: BufWriter<File>,
+    hasher: Sha256,
+    position: u64,
+    /// Zeroes since the last byte.
+    hole: u64,
+}
+
+impl Digested {
+    /// `file` is empty.
+    pub(super) fn new(file: File) -> Self {
+        Self { file: BufWriter::with_capacity(1 << 18, file), hasher: Sha256::new(), position: 0, hole: 0 }
+    }
+
+    /// What was written.
+    pub(super) fn finish(mut self) -> io::Result<Written> {
+        self.file.flush()?;
+        self.file.get_ref().set_len(self.position)?;
+        Ok(Written { sha256: hex::encode(self.hasher.finalize()), bytes: self.position })
+    }
+}
+
+impl Write for Digested {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.hole > 0 {
+            self.file.seek(SeekFrom::Start(self.position))?;
+            self.hole = 0;
+        }
+        let n = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..n]);
+        self.position += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Sink for Digested {
+    fn zeroes(&mut self, length: u64) -> io::Result<()> {
+        let mut rest = length;
+        while rest > 0 {
+            let part = &ZEROES[..small(rest.min(ZEROES.len() as u64))?];
+            self.hasher.update(part);
+            rest -= part.len() as u64;
+        }
+        self.position += length;
+        self.hole += length;
+        Ok(())
+    }
+}
+
+/// Wherever bytes can go; zeroes are bytes.
+pub(super) struct Plain<'a>(pub(super) &'a mut dyn Write);
+
+impl Write for Plain<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Sink for Plain<'_> {
+    fn zeroes(&mut self, length: u64) -> io::Result<()> {
+        io::copy(&mut io::repeat(0).take(length), self.0).map(drop)
+    }
+}
+
+/// Writes a part of a disk that begins and ends with a cluster, or behind the disk's end.
+pub(super) fn span(pieces: &mut Peekable<Pieces>, from: u64, end: u64, to: &mut dyn Sink) -> Result<(), Error> {
+    let mut at = from;
+    loop {
+        let is_behind = |piece: &Result<super::Shared, Error>| piece.as_ref().is_ok_and(|piece| piece.offset >= end);
+        match pieces.next_if(|piece| !is_behind(piece)) {
+            Some(piece) => {
+                let piece = piece?;
+                to.zeroes(piece.offset - at)?;
+                let bytes = &piece.bytes[..small((end - piece.offset).min(Content::CLUSTER))?];
+                to.write_all(bytes)?;
+                at = piece.offset + bytes.len() as u64;
+            }
+            None => return Ok(to.zeroes(end - at)?),
+        }
+    }
+}
+
+/// The digest of what a guest sees, as [`crate::host::file::sha256_of_sparse`] defines it: of the size, and of the places
+/// and bytes of all clusters that are not zero.
+pub(super) fn content_digest(layout: &Layout, pieces: Pieces) -> Result<String, Error> {
+    let mut hasher = Sha256::new_with_prefix(layout.size().to_le_bytes());
+    for piece in pieces {
+        let piece = piece?;
+        hasher.update(piece.offset.to_le_bytes());
+        hasher.update(&piece.bytes[..small((layout.size() - piece.offset).min(Content::CLUSTER))?]);
+    }
+    Ok(hex::encode(hasher.finalize()))
+}

@@ -1,0 +1,165 @@
+//! Taking back what a publication has made, the newest first.
+//!
+//! What was begun and whose answer was lost is begun again with the same token: AWS then says what there is, and that goes.
+
+use goldsmith_aws::{ParameterType, Region, Upload};
+
+use super::journal::{Entry, Made, Object, StepName};
+use super::plan::Step;
+use super::{Error, Event, Publication};
+use crate::host::file;
+
+/// What has become of one thing.
+#[derive(Debug)]
+pub struct Undone {
+    /// What it was.
+    pub step: StepName,
+    /// Why it is still there.
+    pub error: Option<Error>,
+}
+
+/// Takes back all that is in the journal. What can't be taken back stays in it.
+pub async fn undo(publication: &Publication<'_>) -> Vec<Undone> {
+    let mut undone = Vec::new();
+    for (name, entry) in publication.journal.entries().into_iter().rev() {
+        publication.tell(Event::Step { place: name.place.clone(), what: format!("taking back {}", name.step) });
+        let result = publication.take_back(&name, entry).await;
+        let error = match result {
+            Ok(()) => publication.journal.note_undone(&name).err().map(Error::Io),
+            Err(error) => Some(error),
+        };
+        undone.push(Undone { step: name, error });
+    }
+    undone
+}
+
+impl Publication<'_> {
+    async fn take_back(&self, name: &StepName, entry: Entry) -> Result<(), Error> {
+        let made = match entry.made {
+            Some(made) => made,
+            None if entry.is_done => return Ok(()),
+            None => match self.begun(name, &entry.token).await? {
+                Some(made) => made,
+                None => return Ok(()),
+            },
+        };
+        match made {
+            Made::Files { files } => {
+                return Ok(files.iter().try_for_each(|(path, _)| file::remove_if_there(path))?);
+            }
+            Made::PointerFile { path, previous } => {
+                return match previous {
+                    Some(previous) => Ok(file::write(&path, previous.as_bytes())?),
+                    None => Ok(file::remove_if_there(&path)?),
+                };
+            }
+            Made::PointerObject { object, previous } => {
+                let region = self.at(&object.region, object.endpoint.clone()).await;
+                let Object { bucket, key, .. } = &object;
+                return match previous {
+                    Some(text) => Ok(region.put_object(bucket, key, "application/json", text.into()).await?),
+                    None => Ok(region.delete_object(bucket, key).await?),
+                };
+            }
+            Made::Upload { object, id } => {
+                let region = self.at(&object.region, object.endpoint.clone()).await;
+                let upload = Upload { bucket: &object.bucket, key: &object.key, id: &id };
+                return Ok(region.abort_upload(upload).await?);
+            }
+            Made::Object { object, .. } => {
+                let region = self.at(&object.region, object.endpoint.clone()).await;
+                return Ok(region.delete_object(&object.bucket, &object.key).await?);
+            }
+            _ => {}
+        }
+        let region = match &name.account {
+            Some(account) => self.as_account(&name.place, account).await,
+            None => self.aws.region(&name.place),
+        };
+        remove(&region, made).await
+    }
+
+    /// What AWS has made for a request whose answer was lost.
+    async fn begun(&self, name: &StepName, token: &str) -> Result<Option<Made>, Error> {
+        let place = self.plan.places.iter().find(|place| place.name == name.place);
+        let step = place.and_then(|place| place.steps.iter().find(|step| step.name(&place.name) == *name));
+        let region = self.aws.region(&name.place);
+        match step {
+            Some(Step::Snapshot { gib, image }) => {
+                let (id, parent) = super::snapshot::start(self, &region, token, *gib, image).await?;
+                Ok(Some(Made::Snapshot { id, content: None, parent }))
+            }
+            Some(Step::Register(registration)) => {
+                let known = region.image_named(&registration.image.name).await?;
+                let known = known.filter(|known| self.is_own_snapshot(&name.place, &known.snapshots));
+                let snapshots = Vec::new();
+                Ok(known.map(|known| Made::Image { id: known.id, name: registration.image.name.clone(), snapshots }))
+            }
+            Some(Step::CopyFromRegion { image, .. } | Step::CopyToAccount { image, .. }) => {
+                let region = match &name.account {
+                    Some(account) => self.as_account(&name.place, account).await,
+                    None => region,
+                };
+                let known = region.image_named(&image.name).await?;
+                let made = |known: goldsmith_aws::ImageState| Made::Image {
+                    id: known.id,
+                    name: image.name.clone(),
+                    snapshots: known.snapshots,
+                };
+                Ok(known.map(made))
+            }
+            // An import that was begun twice is one, and what it was of may be gone: AWS gives it up by itself.
+            _ => Ok(None),
+        }
+    }
+
+    fn is_own_snapshot(&self, place: &str, snapshots: &[String]) -> bool {
+        let entries = self.journal.entries().into_iter().filter(|(name, _)| name.place == place);
+        let mut own = entries.filter_map(|(_, entry)| match entry.made {
+            Some(Made::Snapshot { id, .. }) => Some(id),
+            _ => None,
+        });
+        own.any(|own| snapshots.contains(&own))
+    }
+}
+
+/// Removes something of AWS's.
+async fn remove(region: &Region, made: Made) -> Result<(), Error> {
+    match made {
+        Made::Snapshot { id, .. } => region.delete_snapshot(&id).await?,
+        Made::Task { id } => {
+            use goldsmith_aws::ImportState;
+            match region.import_state(&id).await? {
+                ImportState::Completed { snapshot } => region.delete_snapshot(&snapshot).await?,
+                ImportState::Active { .. } => region.cancel_import(&id).await?,
+                ImportState::Failed(_) => {}
+            }
+        }
+        Made::Image { id, snapshots, .. } => {
+            // What was cut off while its copy was under way has not noted the copy's snapshot.
+            let known = region.image(&id).await?.map(|image| image.snapshots).unwrap_or_default();
+            let snapshots = if snapshots.is_empty() { known } else { snapshots };
+            region.deregister_image(&id).await?;
+            for snapshot in snapshots {
+                region.delete_snapshot(&snapshot).await?;
+            }
+        }
+        Made::TemplateVersion { template, version, previous } => {
+            region.set_default_template_version(&template, previous).await?;
+            region.delete_template_version(&template, version).await?;
+        }
+        Made::Parameter { name, previous, is_image } => match previous {
+            Some(value) => {
+                let kind = if is_image { ParameterType::Image } else { ParameterType::Text };
+                region.put_parameter(&name, &value, kind).await?;
+            }
+            None => region.delete_parameter(&name).await?,
+        },
+        Made::Upload { .. }
+        | Made::Object { .. }
+        | Made::Files { .. }
+        | Made::PointerFile { .. }
+        | Made::PointerObject { .. } => {}
+    }
+    Ok(())
+}
