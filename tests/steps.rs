@@ -410,6 +410,18 @@ fn secrets_reach_the_steps_and_nothing_else() {
     let plan = place.goldsmith(&plan).env("AWS_ACCESS_KEY_ID", &keys.id).env("AWS_SECRET_ACCESS_KEY", &keys.secret);
     let planned = plan.env("AWS_REGION", "eu-west-1").env("AWS_EC2_METADATA_DISABLED", "true").run().success();
     assert!(planned.stdout.contains("miss  secretive") && planned.stdout.contains("may handle secrets"), "{planned}");
+    // A test says what it would take, and runs no command because an image says so.
+    let test = place.goldsmith(&["test", "secretive"]).env("DB", secret).run().fails(2);
+    let said = test.error(&place);
+    assert!(said.contains("{{ aws:ssm:/db/password }}"), "{said}");
+    assert!(said.contains("the recipe takes it from cmd:printf %s \"$DB\"") && said.contains("--secret"), "{said}");
+    // A guest that ends takes its last words with it, but for the secret.
+    let repeat =
+        "while :; do echo \"console $secret\" > /dev/console; done & systemctl poweroff --force --force; sleep 60";
+    let ended = build(repeat, "ended-secret").fails(3);
+    let said = ended.error(&place);
+    assert!(said.contains("powered itself off") && said.contains("console ***"), "{said}");
+    assert_eq!(folders_with(place.home(), secret), "");
     // What it keeps is found, in another form too.
     let found = build("printf 'user:%s' \"$secret\" | base64 > /root/netrc", "kept-secret").fails(1);
     assert!(found.stderr.contains("on the sealed disk: the secret `db/password`"), "{found}");
@@ -486,4 +498,61 @@ fn what_runs_on_this_machine_ends_with_goldsmith() {
     let _ended = running.wait().fails(130);
     let mut grep = std::process::Command::new("pgrep");
     assert_eq!(grep.args(["-f", &format!("sleep {marker}")]).status().unwrap().code(), Some(1), "it still runs");
+}
+
+/// Starts a component on this machine that shows a secret's script and waits. Returns the folder of logs and of the script.
+fn waiting_with_a_secret(place: &Place) -> (crate::framework::Running, std::path::PathBuf, std::path::PathBuf) {
+    let script = "dirname \"$0\" > folder; echo token {{ aws:ssm:/token }}; sleep 600";
+    place.write("secret.yaml", &format!("schemaVersion: 1.0\nphases:\n{}", bash("build", script)));
+    let arguments = ["component", "run", "secret.yaml", "--secret", "token=env:TOKEN", "--log-directory", "logs"];
+    let running = place.goldsmith(&arguments).env("TOKEN", "hush-4711-hush").start();
+    running.wait_for("token ***");
+    let folder = std::path::PathBuf::from(fs_err::read_to_string(place.path("folder")).unwrap().trim());
+    assert!(folder.starts_with("/dev/shm") && folder.join("script.sh").is_file(), "{}", folder.display());
+    let logs = fs_err::read_dir(place.path("logs")).unwrap().next().unwrap().unwrap().path();
+    (running, logs, folder)
+}
+
+#[test]
+fn a_script_with_a_secret_goes_however_its_run_on_this_machine_ends() {
+    use rustix::process::{Pid, Signal};
+    let status = |logs: &std::path::Path| {
+        let detailed = fs_err::read_to_string(logs.join("detailedoutput.json")).unwrap();
+        serde_json::from_str::<serde_json::Value>(&detailed).unwrap()["status"].clone()
+    };
+    let place = Place::new();
+    let (running, logs, folder) = waiting_with_a_secret(&place);
+    running.signal(Signal::INT);
+    let _ended = running.wait().fails(130);
+    assert!(!folder.parent().unwrap().exists(), "{}", folder.display());
+    assert_eq!(status(&logs), "failed");
+
+    // Nothing comes back after an agent that was killed, so nobody waits for it.
+    let place = Place::new();
+    let (running, logs, folder) = waiting_with_a_secret(&place);
+    let mut pgrep = std::process::Command::new("pgrep");
+    let found = pgrep.args(["--parent", &running.id().to_string(), "--full", "--", "--socket"]).output().unwrap();
+    let agent = String::from_utf8(found.stdout).unwrap().trim().parse().unwrap();
+    let mut group = std::process::Command::new("pgrep");
+    let sleeps = group.args(["--full", &folder.to_string_lossy()]).output().unwrap();
+    rustix::process::kill_process(Pid::from_raw(agent).unwrap(), Signal::KILL).unwrap();
+    let ended = running.wait().fails(1);
+    assert!(ended.stdout.contains("its agent ended"), "{ended}");
+    assert!(!folder.parent().unwrap().exists(), "{}", folder.display());
+    assert_eq!(status(&logs), "failed");
+    // What a killed agent ran, nobody ends but this test.
+    for program in String::from_utf8(sleeps.stdout).unwrap().lines().filter_map(|id| id.parse().ok()) {
+        let _ended = rustix::process::kill_process_group(Pid::from_raw(program).unwrap(), Signal::KILL);
+    }
+
+    // Where goldsmith itself is killed, its agent clears up.
+    let place = Place::new();
+    let (running, _, folder) = waiting_with_a_secret(&place);
+    running.signal(Signal::KILL);
+    let _killed = running.wait().killed();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while folder.parent().unwrap().exists() {
+        assert!(std::time::Instant::now() < deadline, "{} is still there", folder.display());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
 }

@@ -10,12 +10,23 @@ mod op;
 mod port;
 mod server;
 
+/// With a host that is no machine's, the agent talks over the socket that is its standard input, and is told of a folder in
+/// memory where nothing may stay: `--socket FOLDER`.
+fn folder_of_host() -> Option<std::ffi::OsString> {
+    let mut arguments = std::env::args_os().skip(1);
+    arguments.next().filter(|argument| argument == "--socket")?;
+    arguments.next()
+}
+
 fn main() -> std::process::ExitCode {
-    // With a host that is no machine's: the socket that it was started with.
-    let on_socket = std::env::args_os().nth(1).is_some_and(|argument| argument == "--socket");
-    let served = match on_socket {
-        true => port::socket().and_then(|port| server::serve(port, server::Silence::Ends)),
-        false => port::open().and_then(|port| server::serve(port, server::Silence::Lasts)),
+    let served = match folder_of_host() {
+        Some(folder) => {
+            let served = port::socket().and_then(|port| server::serve(port, server::Silence::Ends));
+            // The host removes it as well, unless it was killed.
+            drop(std::fs::remove_dir_all(folder));
+            served
+        }
+        None => port::open().and_then(|port| server::serve(port, server::Silence::Lasts)),
     };
     match served {
         Ok(()) => std::process::ExitCode::SUCCESS,

@@ -30,9 +30,17 @@ pub(crate) struct Shared(Arc<Inner>);
 struct Inner {
     port: Mutex<File>,
     session: Mutex<u64>,
-    programs: Mutex<HashMap<u32, Sender<Event>>>,
+    programs: Mutex<Programs>,
     terminals: Mutex<HashMap<u32, Sender<Typed>>>,
     boot_id: String,
+}
+
+/// The programs that run.
+#[derive(Default)]
+struct Programs {
+    running: HashMap<u32, Sender<Event>>,
+    /// Nobody will ask for their results any more.
+    is_closed: bool,
 }
 
 /// A thread that panicked while it held a lock leaves no half-done state behind any of these locks.
@@ -63,12 +71,17 @@ impl Shared {
 
     /// Remembers a running program, so that it can be cancelled.
     pub(crate) fn register(&self, id: u32, events: Sender<Event>) {
-        lock(&self.0.programs).insert(id, events);
+        let mut programs = lock(&self.0.programs);
+        if programs.is_closed {
+            // Its own supervisor listens, and is there until the program has ended.
+            drop(events.send(Event::Cancel));
+        }
+        programs.running.insert(id, events);
     }
 
     /// Forgets a program that has ended.
     pub(crate) fn unregister(&self, id: u32) {
-        lock(&self.0.programs).remove(&id);
+        lock(&self.0.programs).running.remove(&id);
     }
 
     /// Remembers a terminal, so that somebody can type on it, also before its program has started.
@@ -91,7 +104,7 @@ impl Shared {
     }
 
     fn cancel(&self, id: u32) {
-        if let Some(events) = lock(&self.0.programs).get(&id) {
+        if let Some(events) = lock(&self.0.programs).running.get(&id) {
             // A program that has just ended no longer listens, which is as good as being cancelled.
             drop(events.send(Event::Cancel));
         }
@@ -100,18 +113,21 @@ impl Shared {
     fn attach(&self, session: u64) {
         *lock(&self.0.session) = session;
         // Programs of the session before belong to a host that is gone.
-        for events in lock(&self.0.programs).values() {
+        for events in lock(&self.0.programs).running.values() {
             drop(events.send(Event::Cancel));
         }
     }
 
-    /// Ends all programs, and waits until they have.
-    fn cancel_all(&self) {
-        for events in lock(&self.0.programs).values() {
+    /// Ends all programs, also those that are about to start, and waits until they have.
+    fn close(&self) {
+        let mut programs = lock(&self.0.programs);
+        programs.is_closed = true;
+        for events in programs.running.values() {
             drop(events.send(Event::Cancel));
         }
+        drop(programs);
         let deadline = Instant::now() + CANCEL_DEADLINE;
-        while !lock(&self.0.programs).is_empty() && Instant::now() < deadline {
+        while !lock(&self.0.programs).running.is_empty() && Instant::now() < deadline {
             std::thread::sleep(UNCONNECTED_PAUSE);
         }
     }
@@ -135,14 +151,15 @@ pub(crate) enum Silence {
     Ends,
 }
 
-/// Talks over the port until it fails.
+/// Talks over the port until it fails, or until the host is gone for good. With such a host go all programs that run for
+/// it, however the connection ended.
 pub(crate) fn serve(port: File, silence: Silence) -> io::Result<()> {
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned();
-    let mut reader = port.try_clone()?;
+    let reader = port.try_clone()?;
     let shared = Shared(Arc::new(Inner {
         port: Mutex::new(port),
         session: Mutex::new(0),
-        programs: Mutex::new(HashMap::new()),
+        programs: Mutex::default(),
         terminals: Mutex::new(HashMap::new()),
         boot_id,
     }));
@@ -152,14 +169,19 @@ pub(crate) fn serve(port: File, silence: Silence) -> io::Result<()> {
             std::thread::sleep(GREETING_INTERVAL);
         }
     });
+    let heard = listen(reader, &shared, silence);
+    if silence == Silence::Ends {
+        shared.close();
+    }
+    heard
+}
+
+fn listen(mut reader: File, shared: &Shared, silence: Silence) -> io::Result<()> {
     let mut decoder = Decoder::default();
     let mut buffer = vec![0; 64 * 1024];
     loop {
         match reader.read(&mut buffer) {
-            Ok(0) if silence == Silence::Ends => {
-                shared.cancel_all();
-                return Ok(());
-            }
+            Ok(0) if silence == Silence::Ends => return Ok(()),
             Ok(0) => std::thread::sleep(UNCONNECTED_PAUSE),
             Ok(n) => decoder.extend(&buffer[..n]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -167,7 +189,7 @@ pub(crate) fn serve(port: File, silence: Silence) -> io::Result<()> {
         }
         while let Some(payload) = decoder.next_frame() {
             if let Ok(message) = message::decode(&payload) {
-                receive(&shared, message)?;
+                receive(shared, message)?;
             }
         }
     }
@@ -239,5 +261,59 @@ fn perform(shared: &Shared, id: u32, op: Op) -> Result<Reply, OpError> {
         Op::Clear { patterns, how } => op::clear::clear(&patterns, how).map(|()| Reply::Done),
         Op::PowerOff => op::power::off().map(|()| Reply::Done),
         Op::Awake { unix_nanos, entropy } => op::awake::awake(unix_nanos, &entropy).map(|()| Reply::Done),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    use goldsmith_agent::message::Exec;
+
+    use super::*;
+
+    /// The processes in this group, by what the kernel lists.
+    fn members(group: i32) -> usize {
+        let stats = std::fs::read_dir("/proc").unwrap().flatten();
+        let stats = stats.filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok());
+        // After the name in parentheses: state, parent, group.
+        let of_group = |stat: &String| {
+            let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+            fields.first() != Some(&"Z") && fields.get(2).and_then(|group| group.parse().ok()) == Some(group)
+        };
+        stats.filter(of_group).count()
+    }
+
+    #[test]
+    fn with_its_host_go_the_programs_also_where_the_connection_is_reset() {
+        let (host, port) = UnixStream::pair().unwrap();
+        let port = File::from(OwnedFd::from(port));
+        let folder = std::env::temp_dir().join(format!("goldsmith-agent-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let leader = folder.join("leader");
+        let server = std::thread::spawn(|| serve(port, Silence::Ends));
+        let script = format!("echo $$ > {0}.new; mv {0}.new {0}; exec yes", leader.display());
+        let exec = Exec {
+            argv: ["sh", "-c", &script].map(str::to_owned).into(),
+            env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
+            cwd: "/".to_owned(),
+            timeout_ms: None,
+        };
+        let request = ToGuest::Request { id: 1, op: Op::Exec(exec) };
+        (&host).write_all(&message::encode(&ToGuest::Attach { session: 1 }).unwrap()).unwrap();
+        (&host).write_all(&message::encode(&request).unwrap()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !leader.exists() {
+            assert!(Instant::now() < deadline, "the program does not start");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let group: i32 = std::fs::read_to_string(&leader).unwrap().trim().parse().unwrap();
+        assert!(members(group) > 0);
+        // What the program writes is never read, so the kernel resets the connection.
+        drop(host);
+        drop(server.join().unwrap());
+        assert_eq!(members(group), 0);
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

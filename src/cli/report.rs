@@ -154,6 +154,7 @@ fn guest_code(error: &guest::Error) -> u8 {
         | guest::Error::Checkpoint(_)
         | guest::Error::AgentSilent { .. }
         | guest::Error::Source(_)
+        | guest::Error::Agent { .. }
         | guest::Error::Protocol(_) => OTHER,
     }
 }

@@ -25,6 +25,9 @@ pub(super) struct Arguments {
     /// Give a secret, as for `build`
     #[arg(long = "secret", value_name = "NAME=SOURCE", value_parser = values::secret)]
     secrets: Vec<(String, SecretSource)>,
+    /// Ask AWS's Parameter Store for values that nobody has given, as for `build`
+    #[arg(long)]
+    aws_parameters: bool,
     /// Write the results as JUnit XML
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
@@ -37,7 +40,8 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), CliError> {
     let factory = Factory { endpoints: arguments.services.endpoints(), ..context.factory(arguments.accel)? };
-    let given = Given { references: arguments.references, secrets: arguments.secrets, ..Given::default() };
+    let Arguments { references, secrets, aws_parameters: asks_aws, .. } = arguments;
+    let given = Given { references, secrets, asks_aws, ..Given::default() };
     let store = factory.store.clone();
     let image = store.find(&arguments.image, |image| image.manifest.disk.is_some())?;
     let (image, test) = factory.test(image, &arguments.components, &given).await?;

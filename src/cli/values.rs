@@ -43,7 +43,7 @@ impl ValueArguments {
         if plan.missing.is_empty() {
             return Ok(plan);
         }
-        factory.ask_aws(&plan, &mut given).await?;
+        factory.ask_aws(&plan.missing, &mut given).await?;
         given.asks_aws = false;
         Ok(read(&given)?)
     }

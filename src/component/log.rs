@@ -10,7 +10,7 @@ use super::secrets::Secrets;
 
 /// Lines of output that go into a failure.
 const TAIL: usize = 20;
-/// A line longer than this is cut into several.
+/// A line longer than this is cut into several; a secret is in one of them.
 const MAX_LINE: usize = 8 * 1024;
 
 /// Cuts a step's output into lines, passes them on and keeps the last ones.
@@ -50,23 +50,36 @@ impl<'a> Log<'a> {
         let mut state = self.lock();
         for &byte in data {
             let partial = &mut state.partial[index(stream)];
-            if byte != b'\n' {
-                partial.push(byte);
+            if byte == b'\n' {
+                self.pass_all_on(&mut state, stream);
+                continue;
             }
-            if byte == b'\n' || partial.len() == MAX_LINE {
-                let line = std::mem::take(partial);
+            partial.push(byte);
+            if partial.len() == MAX_LINE + self.secrets.reach() {
+                let cut = self.secrets.cut(partial, MAX_LINE);
+                let line: Vec<u8> = partial.drain(..cut).collect();
                 self.pass_on(&mut state, stream, &line);
             }
         }
+    }
+
+    /// Passes on a line that has come to its end.
+    fn pass_all_on(&self, state: &mut LogState, stream: Stream) {
+        let mut rest = std::mem::take(&mut state.partial[index(stream)]);
+        while rest.len() > MAX_LINE {
+            let cut = self.secrets.cut(&rest, MAX_LINE);
+            let line: Vec<u8> = rest.drain(..cut).collect();
+            self.pass_on(state, stream, &line);
+        }
+        self.pass_on(state, stream, &rest);
     }
 
     /// Passes on lines that have no end.
     pub(super) fn flush(&self) {
         let mut state = self.lock();
         for stream in [Stream::Stdout, Stream::Stderr] {
-            let line = std::mem::take(&mut state.partial[index(stream)]);
-            if !line.is_empty() {
-                self.pass_on(&mut state, stream, &line);
+            if !state.partial[index(stream)].is_empty() {
+                self.pass_all_on(&mut state, stream);
             }
         }
     }
@@ -155,6 +168,17 @@ mod tests {
         let many = "line\n".repeat(1000);
         let (_, tail) = lines(false, &[(Stream::Stdout, many.as_bytes())]);
         assert_eq!(tail.len(), TAIL);
+    }
+
+    #[test]
+    fn a_secret_in_an_endless_line_is_not_cut_in_two() {
+        for before in MAX_LINE - 8..=MAX_LINE {
+            let line = format!("{}hunter2{}", "x".repeat(before), "y".repeat(MAX_LINE));
+            let (heard, _) = lines(false, &[(Stream::Stdout, line.as_bytes())]);
+            let shown = heard.concat();
+            assert_eq!(shown, format!("{}***{}", "x".repeat(before), "y".repeat(MAX_LINE)), "{before}");
+            assert!(heard.len() >= 2);
+        }
     }
 
     #[test]

@@ -200,6 +200,11 @@ impl Program {
         self.names.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
     }
 
+    /// Forgets all phases but these, and with them what only the others refer to.
+    pub fn keep_phases(&mut self, names: &[&str]) {
+        self.phases.retain(|phase| names.contains(&phase.name.as_str()));
+    }
+
     /// Names of its phases.
     pub fn phases(&self) -> impl Iterator<Item = &str> {
         self.phases.iter().map(|phase| phase.name.as_str())

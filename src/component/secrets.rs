@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, MatchKind};
-use base64::Engine;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+
+use forms::Forms;
+
+mod forms;
 
 /// What stands for a secret.
 const MASK: &str = "***";
@@ -13,16 +15,18 @@ const MASK: &str = "***";
 /// Secrets that steps are given, by the references that stand for them.
 ///
 /// A program may print or keep a secret in another form than it was given: as part of an address, of JSON or XML, of an
-/// `Authorization` header. So the common encodings are masked and looked for as well. What a guest compresses, encrypts or
-/// hashes is not recognised.
+/// `Authorization` header; or only a part of it: a line, a field. So the common encodings and the parts are masked and
+/// looked for as well. What a guest compresses, encrypts or hashes is not recognised.
 #[derive(Clone, Default)]
 pub struct Secrets(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
     values: BTreeMap<String, String>,
-    /// What is looked for, and the reference of the secret that it gives away.
+    /// What gives a secret away wherever it stands, and the reference of that secret.
     needles: Vec<(String, String)>,
+    /// Of the longest text that is masked, in bytes.
+    longest: usize,
     finder: Option<AhoCorasick>,
 }
 
@@ -40,17 +44,19 @@ impl Secrets {
 
     /// Secrets by their references. They have at least [`Self::SHORTEST`] bytes, and are few.
     pub fn new(values: BTreeMap<String, String>) -> Result<Self, aho_corasick::BuildError> {
-        let mut needles: Vec<(String, String)> = Vec::new();
+        let (mut masked, mut needles) = (Vec::new(), Vec::new());
         for (reference, value) in &values {
-            needles.extend(forms(value).into_iter().map(|form| (form, reference.clone())));
+            let forms = Forms::of(value);
+            masked.extend(forms.masked);
+            needles.extend(forms.searched.into_iter().map(|form| (form, reference.clone())));
         }
-        let finder = if needles.is_empty() {
+        let finder = if masked.is_empty() {
             None
         } else {
-            let forms = needles.iter().map(|(form, _)| form);
-            Some(AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(forms)?)
+            Some(AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&masked)?)
         };
-        Ok(Self(Arc::new(Inner { values, needles, finder })))
+        let longest = masked.iter().map(String::len).max().unwrap_or(0);
+        Ok(Self(Arc::new(Inner { values, needles, longest, finder })))
     }
 
     /// Whether there are none.
@@ -79,73 +85,28 @@ impl Secrets {
         self.0.finder.as_ref().is_some_and(|finder| finder.is_match(text))
     }
 
+    /// How many bytes have to follow a place for [`Self::cut`] to see every secret that begins before it, in bytes.
+    pub fn reach(&self) -> usize {
+        self.0.longest.saturating_sub(1)
+    }
+
+    /// Where to cut bytes that are masked in pieces: at a place, or behind the secret that the place would divide.
+    pub fn cut(&self, bytes: &[u8], at: usize) -> usize {
+        let Some(finder) = &self.0.finder else { return at };
+        let divided = finder.find_iter(bytes).take_while(|found| found.start() < at).find(|found| found.end() > at);
+        divided.map_or(at, |found| found.end())
+    }
+
     /// What gives a secret away, each with the reference of that secret.
     pub fn needles(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.needles.iter().map(|(form, reference)| (form.as_str(), reference.as_str()))
     }
 }
 
-/// The forms in which a secret may turn up.
-fn forms(secret: &str) -> Vec<String> {
-    let mut plain = vec![secret.to_owned()];
-    // Logs are masked line by line. The lines around a key in PEM are no secret.
-    let lines =
-        secret.lines().map(str::trim).filter(|line| line.len() >= Secrets::SHORTEST && !line.starts_with("-----"));
-    plain.extend(lines.map(str::to_owned));
-    let mut forms = plain.clone();
-    for plain in &plain {
-        forms.extend(
-            serde_json::to_string(plain)
-                .iter()
-                .filter_map(|json| Some(json.strip_prefix('"')?.strip_suffix('"')?.to_owned())),
-        );
-        forms.push(xml(plain));
-        forms.push(plain.replace('\'', r"'\''"));
-        forms.extend([percent(plain, "%20", hex::encode_upper), percent(plain, "+", hex::encode_upper)]);
-        forms.extend([percent(plain, "%20", hex::encode), percent(plain, "+", hex::encode)]);
-        forms.extend([hex::encode(plain), hex::encode_upper(plain)]);
-        forms.extend((0..3).flat_map(|offset| {
-            [base64_core(&STANDARD_NO_PAD, plain, offset), base64_core(&URL_SAFE_NO_PAD, plain, offset)]
-        }));
-    }
-    forms.retain(|form| form.len() >= Secrets::SHORTEST);
-    forms.sort_unstable();
-    forms.dedup();
-    forms
-}
-
-fn xml(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
-}
-
-/// As in addresses (RFC 3986, section 2.3), and as in forms, where a space is a `+`.
-fn percent(text: &str, space: &str, hex: fn([u8; 1]) -> String) -> String {
-    let mut encoded = String::new();
-    for &byte in text.as_bytes() {
-        match byte {
-            b' ' => encoded.push_str(space),
-            byte if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => encoded.push(char::from(byte)),
-            byte => {
-                encoded.push('%');
-                encoded.push_str(&hex([byte]));
-            }
-        }
-    }
-    encoded
-}
-
-/// The characters that a text has in Base64 whatever stands around it, where it begins `offset` bytes, modulo 3, into what
-/// is encoded.
-fn base64_core(engine: &impl Engine, text: &str, offset: usize) -> String {
-    let mut bytes = vec![0; offset];
-    bytes.extend_from_slice(text.as_bytes());
-    let encoded = engine.encode(&bytes);
-    let (from, to) = ((offset * 8).div_ceil(6), bytes.len() * 8 / 6);
-    encoded.get(from..to).unwrap_or_default().to_owned()
-}
-
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
     use proptest::prelude::*;
 
     use super::*;
@@ -166,6 +127,20 @@ mod tests {
             "p=p%26ss%27w+%22%C3%B6r%2Fd%2B1&x=y",
             "<p>p&amp;ss&#39;w &quot;ör/d+1</p>",
             r#"+ login 'p&ss'\''w "ör/d+1'"#,
+            r#"login 'p&ss'"'"'w "ör/d+1'"#,
+            r#"p&ss\'w\ \"ör/d+1"#,
+            r#"p\&ss\'w\ \"ör/d+1"#,
+            r#""p&ss'w \"ör\/d+1""#,
+            r#""p&ss'w \"\u00f6r/d+1""#,
+            r#""p&ss'w \"\u00F6r\/d+1""#,
+            r#""p\u0026ss'w \"ör/d+1""#,
+            r#""p\u0026ss\u0027w \u0022ör/d+1""#,
+            "<p>p&amp;ss'w \"ör/d+1</p>",
+            "<p>p&amp;ss&#x27;w &quot;ör/d+1</p>",
+            "<p>p&amp;ss&apos;w &quot;ör/d+1</p>",
+            "<p>p&amp;ss&#39;w &#34;ör/d+1</p>",
+            "/p%26ss%27w%20%22%C3%B6r/d%2B1",
+            "?p%26ss'w%20%22%C3%B6r%2Fd%2B1",
         ] {
             let masked = secrets.mask(shown);
             assert!(masked.contains(MASK) && !masked.contains("ss"), "{masked}");
@@ -182,6 +157,49 @@ mod tests {
         let secrets = secrets(&[key]);
         let masked: Vec<String> = key.lines().map(|line| secrets.mask(line)).collect();
         assert_eq!(masked, ["-----BEGIN PRIVATE KEY-----", MASK, MASK, "-----END PRIVATE KEY-----"]);
+    }
+
+    #[test]
+    fn what_everybody_may_know_of_a_secret_is_not_looked_for() {
+        let bundle = "-----BEGIN CERTIFICATE-----\nMIIBtjCCAVugAwIBAgITBmyf\n-----END CERTIFICATE-----\n\
+            -----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIGzR\n-----END PRIVATE KEY-----\nuser=admin\n";
+        let secrets = secrets(&[bundle]);
+        let needles: Vec<&str> = secrets.needles().map(|(needle, _)| needle).collect();
+        assert!(needles.contains(&"MC4CAQAwBQYDK2VwBCIEIGzR") && needles.contains(&bundle));
+        assert!(!needles.contains(&"MIIBtjCCAVugAwIBAgITBmyf") && !needles.contains(&"user=admin"));
+        assert_eq!(secrets.mask("MIIBtjCCAVugAwIBAgITBmyf"), "MIIBtjCCAVugAwIBAgITBmyf");
+        assert_eq!(secrets.mask("user=admin"), MASK);
+    }
+
+    #[test]
+    fn fields_of_a_secret_in_json_are_masked_and_those_that_tell_are_looked_for() {
+        let secrets =
+            secrets(&[r#"{"username":"postgres","password":"hunter22","more":[{"apiToken":"abcdefgh"}],"port":5432}"#]);
+        assert_eq!(secrets.mask("psql postgres:hunter22@db:5432 abcdefgh"), "psql ***:***@db:5432 ***");
+        let needles: Vec<&str> = secrets.needles().map(|(needle, _)| needle).collect();
+        assert!(needles.contains(&"hunter22") && needles.contains(&"abcdefgh") && !needles.contains(&"postgres"));
+    }
+
+    #[test]
+    fn a_long_secret_is_masked_where_an_encoding_has_broken_it_into_lines() {
+        let long: String = (0..200_u8).map(|i| char::from(b'!' + i.wrapping_mul(37) % 90)).collect();
+        let secrets = secrets(&[&long]);
+        let lines = |text: String, width: usize| -> Vec<String> {
+            text.as_bytes().chunks(width).map(|line| secrets.mask(&String::from_utf8_lossy(line))).collect()
+        };
+        for (text, width) in [(STANDARD.encode(&long), 76), (STANDARD.encode(&long), 64), (hex::encode(&long), 60)] {
+            let masked = lines(text, width);
+            assert!(masked.iter().all(|line| line.trim_end_matches('=') == MASK), "{masked:?}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_never_divided() {
+        let secrets = secrets(&["hunter22"]);
+        let text = b"a hunter22 b";
+        let cuts: Vec<usize> = (0..=text.len()).map(|at| secrets.cut(text, at)).collect();
+        assert_eq!(cuts, [0, 1, 2, 10, 10, 10, 10, 10, 10, 10, 10, 11, 12]);
+        assert_eq!(Secrets::default().cut(text, 5), 5);
     }
 
     #[test]

@@ -216,6 +216,7 @@ impl<'a> Build<'a> {
         }
         // Before anything that takes long: somebody may have to type them.
         self.secrets = self.factory.secrets(&self.plan.secrets).await?;
+        self.warn_of_documents_with_secrets();
         let parent = self.parent(run).await?;
         let recipe = &self.plan.recipe;
         let shape = self.factory.shape(&recipe.machine.or(&parent.machine), recipe.network.open).await?;
@@ -227,12 +228,25 @@ impl<'a> Build<'a> {
         Ok(Ground { site, parent, shape, size })
     }
 
+    /// Documents stay with the image, word by word.
+    fn warn_of_documents_with_secrets(&self) {
+        let components = self.plan.components.iter().map(|component| &component.program.document.source);
+        for source in std::iter::once(&self.plan.recipe.source).chain(components) {
+            if self.secrets.are_in(&source.text) {
+                let warning = format!("{}: the value of a secret stands in the document itself", source.name);
+                self.factory.tell(Event::Warning(warning));
+            }
+        }
+    }
+
     /// A machine in which nothing has been done yet.
     pub(super) async fn machine<'w>(&mut self, wanted: &'w Wanted<'w>) -> Result<BuildMachine<'w>, Error> {
         let machine = self.factory.stage(&mut self.stages, "boot", wanted.machine()).await?;
         if let Some(stage) = self.stages.last_mut() {
             stage.cached = machine.cached;
         }
+        let known = self.secrets.clone();
+        machine.guest.clear_console_with(move |text| known.mask(text));
         Ok(machine)
     }
 
@@ -533,8 +547,7 @@ impl<'a> Build<'a> {
         image.update(|manifest| manifest.set_state(State::Testing, None))?;
         let evidence = super::test::EVIDENCE;
         let with = (plan.components.as_slice(), &self.secrets);
-        let tested = factory.test_disk(image, &plan.recipe, with, shape, evidence);
-        let tested = factory.stage(&mut self.stages, "test", tested).await?;
+        let tested = factory.test_disk(&mut self.stages, image, &plan.recipe, with, shape, evidence).await?;
         let failure = super::test::failure(image, &tested);
         image.update(|manifest| super::test::record(manifest, tested))?;
         failure.map_or(Ok(()), Err)

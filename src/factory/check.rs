@@ -19,6 +19,7 @@ use crate::document::recipe::{self, Recipe};
 use crate::document::secret::SecretSource;
 use crate::document::syntax::Source;
 use crate::guest::site::Site;
+use crate::host::process::quote;
 use crate::host::{file, one_line};
 use crate::machine::DiskBus;
 use crate::parent::{self, Parent, Reference};
@@ -117,6 +118,14 @@ impl Factory {
 
     /// What the build knew and no image should hold.
     async fn unwanted(&self, recipe: &Recipe, image: &Image, options: &CheckOptions) -> Result<Vec<Secret>, Error> {
+        let given = |reference: &String| options.secrets.iter().any(|(name, _)| name == reference);
+        for (reference, source) in recipe.secrets.iter().filter(|(reference, _)| !given(reference)) {
+            let name = secret::name(reference);
+            self.tell(Event::Note(format!(
+                "the secret `{name}` was looked for when the image was sealed, and is not again: --secret {} has it looked for",
+                quote(&format!("{name}={source}"))
+            )));
+        }
         let known = self.secrets(&options.secrets.iter().cloned().collect()).await?;
         let site = site::resolve(recipe, &image.folder().join(DOCUMENTS), &options.site).unwrap_or_else(|error| {
             let why = one_line(&error);
@@ -191,7 +200,7 @@ impl Factory {
         let built_on = image.manifest.machine.as_ref().map(parent::machine_wishes).unwrap_or_default();
         let mut shape = self.shape(&recipe.machine.or(&built_on), false).await?;
         shape.disk_bus = DiskBus::Nvme;
-        let test = self.test_disk(image, recipe, (&[], &Secrets::default()), &shape, NVME).await?;
+        let test = self.boot_and_test(image, recipe, (&[], &Secrets::default()), &shape, NVME).await?;
         let failure = test.cases.into_iter().find_map(|case| case.failure);
         Ok(failure.map_or(Ok(()), |failure| Err(failure.lines().next().unwrap_or_default().to_owned())))
     }

@@ -95,7 +95,7 @@ impl Factory {
         let mut site = Surroundings { references: component.references.clone(), ..steps.surroundings.clone() };
         if let Some(brought) = &component.brings {
             site.environment.extend(brought.environment.iter().cloned());
-            note(&mut outcome, "CopyFiles", brought.enter(guest)).await;
+            note(&mut outcome, &site.secrets, "CopyFiles", brought.enter(guest)).await;
         }
         if !outcome.aborted {
             let courier = steps.courier;
@@ -103,9 +103,9 @@ impl Factory {
             outcome = runner.run(&component.program, steps.phases).await;
         }
         if let Some(brought) = &component.brings {
-            note(&mut outcome, "RemoveFiles", brought.leave(guest)).await;
+            note(&mut outcome, &site.secrets, "RemoveFiles", brought.leave(guest)).await;
         }
-        note(&mut outcome, "DetachDevices", release_devices(guest)).await;
+        note(&mut outcome, &site.secrets, "DetachDevices", release_devices(guest)).await;
         Ran { component: component.name.clone(), outcome }
     }
 
@@ -128,14 +128,19 @@ impl Factory {
 }
 
 /// Does something around a component's steps. If that fails, it is as if one of its steps had.
-async fn note(outcome: &mut Outcome, step: &str, work: impl Future<Output = Result<(), guest::Error>>) {
+async fn note(
+    outcome: &mut Outcome,
+    secrets: &Secrets,
+    step: &str,
+    work: impl Future<Output = Result<(), guest::Error>>,
+) {
     // A guest that is gone can do nothing.
     if outcome.lost.is_some() {
         return;
     }
     let started = Instant::now();
     let Err(error) = work.await else { return };
-    let failure = StepFailure { message: error.to_string(), tail: Vec::new(), sign: None };
+    let failure = StepFailure { message: secrets.mask(&error.to_string()), tail: Vec::new(), sign: None };
     let (phase, step) = ("around".to_owned(), step.to_owned());
     outcome.steps.push(StepReport { phase, step, status: StepStatus::Failed(failure), duration: started.elapsed() });
     outcome.aborted = true;

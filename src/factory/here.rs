@@ -9,7 +9,7 @@ use goldsmith_agent::message::Stream;
 use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 
-use super::components::Steps;
+use super::components::{Ran, Steps};
 use super::plan::{Plan, PlannedComponent};
 use super::rehearsal::{Rehearsed, described};
 use super::{Error, Event, Factory};
@@ -18,6 +18,7 @@ use crate::component::{
 };
 use crate::guest::{Guest, plain_environment};
 use crate::host::file;
+use crate::store::Run;
 
 /// What documents have done to this machine.
 #[derive(Debug)]
@@ -51,8 +52,30 @@ impl Factory {
             listener(event);
         };
         let recorded = Self { listener: Arc::new(heard), ..self.clone() };
+        let ran = recorded.documents_here(plan, phases, &run, secrets, &execution_id).await;
+        let mut recorder = recorder.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_good = ran
+            .as_ref()
+            .is_ok_and(|ran| ran.iter().all(|ran| ran.outcome.failure().is_none() && ran.outcome.lost.is_none()));
+        // What went wrong is worth more than that it can't be written down.
+        let ended = recorder.end(is_good);
+        let ran = ran?;
+        ended?;
+        let wants_restart = ran.iter().any(|ran| ran.outcome.wants_restart);
+        let documents = ran.into_iter().map(described).collect();
+        Ok(RanHere { execution_id, logs: folder, documents, wants_restart })
+    }
+
+    async fn documents_here(
+        &self,
+        plan: &Plan,
+        phases: Option<&[&str]>,
+        run: &Run,
+        secrets: Secrets,
+        execution_id: &str,
+    ) -> Result<Vec<Ran>, Error> {
         let guest = Guest::here(run.folder()).await.map_err(|error| Error::Host {
-            what: format!("the agent can't be started on this machine: {}", crate::host::one_line(&error)),
+            what: format!("this machine can't be worked on: {}", crate::host::one_line(&error)),
             mend: "the store's file system has to allow programs (`noexec`); or run it in a machine: --in PARENT"
                 .to_owned(),
         })?;
@@ -64,7 +87,7 @@ impl Factory {
             working_directory,
             references: References::new(),
             secrets,
-            execution_id: execution_id.clone(),
+            execution_id: execution_id.to_owned(),
             ..Surroundings::default()
         };
         let courier = self.courier(&plan.recipe);
@@ -74,14 +97,10 @@ impl Factory {
         let steps =
             Steps { guest: &guest, surroundings: &surroundings, courier: &courier, phases, allowed_failed_units: None };
         let mut stages = Vec::new();
-        let work = async { Ok::<_, Error>(recorded.run_components(&plan.components, &steps).await) };
-        let ran = recorded.stage(&mut stages, "run", work).await;
+        let work = async { Ok::<_, Error>(self.run_components(&plan.components, &steps).await) };
+        let ran = self.stage(&mut stages, "run", work).await;
         guest.finish().await;
-        let ran = ran?;
-        let wants_restart = ran.iter().any(|ran| ran.outcome.wants_restart);
-        let documents: Vec<Rehearsed> = ran.into_iter().map(described).collect();
-        recorder.lock().unwrap_or_else(PoisonError::into_inner).end(documents.iter().all(Rehearsed::has_succeeded))?;
-        Ok(RanHere { execution_id, logs: folder, documents, wants_restart })
+        ran
     }
 }
 

@@ -8,7 +8,7 @@ use fs_err as fs;
 use goldsmith_aws::Aws;
 use tokio::io::AsyncReadExt;
 
-use super::plan::{Given, Plan};
+use super::plan::Given;
 use super::{Error, Factory};
 use crate::check::inspector::Secret;
 use crate::component::Secrets;
@@ -44,12 +44,11 @@ impl Factory {
         })
     }
 
-    /// Asks AWS's Parameter Store for what a plan refers to and nobody has given. What is stored as a SecureString is a
-    /// secret.
-    pub async fn ask_aws(&self, plan: &Plan, given: &mut Given) -> Result<(), Error> {
+    /// Asks AWS's Parameter Store for references that nobody has given a value. What is stored as a SecureString is a secret.
+    pub async fn ask_aws(&self, missing: &[String], given: &mut Given) -> Result<(), Error> {
         let aws = Aws::connect(self.endpoints.clone()).await;
         let region = aws.region(&aws.default_region().unwrap_or_else(|| FIRST_REGION.to_owned()));
-        for reference in &plan.missing {
+        for reference in missing {
             let Some(name) = reference.strip_prefix(STORED) else { continue };
             let stored = region.stored_value(name).await;
             let failed = |what: String| Error::Host {
@@ -110,8 +109,12 @@ async fn run(command: &str) -> Result<String, String> {
 
 async fn read(from: impl tokio::io::AsyncRead + Unpin) -> Result<String, String> {
     let mut bytes = Vec::new();
-    let limit = u64::try_from(Secrets::LONGEST).unwrap_or(u64::MAX) + 2;
+    let limit = u64::try_from(Secrets::LONGEST).unwrap_or(u64::MAX) + 3;
+    // Two of these may be a line break, which is not part of the secret.
     from.take(limit).read_to_end(&mut bytes).await.map_err(|error| error.to_string())?;
+    if bytes.len() > Secrets::LONGEST + 2 {
+        return Err(too_long());
+    }
     String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())
 }
 
@@ -131,9 +134,13 @@ fn checked(value: String) -> Result<String, String> {
             "it has fewer than {} bytes, and could be neither masked in logs nor looked for on the disk",
             Secrets::SHORTEST
         )),
-        Secrets::LONGEST.. => Err(format!("it has {} KiB or more", Secrets::LONGEST >> 10)),
+        length if length > Secrets::LONGEST => Err(too_long()),
         _ => Ok(value),
     }
+}
+
+fn too_long() -> String {
+    format!("it has more than {} KiB", Secrets::LONGEST >> 10)
 }
 
 #[cfg(test)]
@@ -159,7 +166,10 @@ mod tests {
         insta::assert_snapshot!(got("env:GOLDSMITH_NOT_THERE").await.unwrap_err(), @"environment variable not found");
         insta::assert_snapshot!(got("cmd:echo hunter22; exit 3").await.unwrap_err(), @"the command ended with exit status: 3");
         insta::assert_snapshot!(got("cmd:printf short").await.unwrap_err(), @"it has fewer than 6 bytes, and could be neither masked in logs nor looked for on the disk");
-        insta::assert_snapshot!(got("cmd:head -c 100000 /dev/zero | tr '\\0' x; true").await.unwrap_err(), @"it has 64 KiB or more");
+        insta::assert_snapshot!(got("cmd:head -c 100000 /dev/zero | tr '\\0' x; true").await.unwrap_err(), @"it has more than 64 KiB");
+        insta::assert_snapshot!(got("cmd:head -c 65537 /dev/zero | tr '\\0' x; true").await.unwrap_err(), @"it has more than 64 KiB");
+        assert_eq!(got("cmd:head -c 65536 /dev/zero | tr '\\0' x; echo").await.unwrap().len(), Secrets::LONGEST);
+        insta::assert_snapshot!(got("cmd:yes ü | head -c 65540 | tr -d '\\n'; yes ü | tr -d '\\n' | head -c 90000; true").await.unwrap_err(), @"it has more than 64 KiB");
         insta::assert_snapshot!(got("cmd:printf '\\377\\376hunter22'").await.unwrap_err(), @"it is not UTF-8");
     }
 }

@@ -12,7 +12,8 @@ use jiff::Timestamp;
 use super::build::{CONSOLE_LOG, DOCUMENTS, RECIPE, kept_document};
 use super::components::{Ran, Steps, surroundings};
 use super::log::Log;
-use super::plan::{Given, GivenValues, PlannedComponent, Values};
+use super::plan::{Given, PlannedComponent, Values};
+use super::secret;
 use super::shape::Shape;
 use super::{Error, Factory};
 use crate::component::{Program, Secrets, Site as Surroundings, StepStatus};
@@ -24,9 +25,10 @@ use crate::guest::seed::{Purpose, Seed};
 use crate::guest::site::Site;
 use crate::guest::{self, Guest, SystemState};
 use crate::host::file;
+use crate::host::process::quote;
 use crate::machine::console::plain;
 use crate::parent;
-use crate::store::manifest::{Manifest, State, Test, TestCase};
+use crate::store::manifest::{Manifest, Stage, State, Test, TestCase};
 use crate::store::{Image, Reservation};
 
 /// The folder in an image that holds the evidence of its newest test.
@@ -34,6 +36,8 @@ pub(super) const EVIDENCE: &str = "test";
 /// The same of a test by components that are not the image's own.
 const OTHER_EVIDENCE: &str = "test-other";
 const TEST_LOG: &str = "test.log";
+/// The phases of a test.
+const TEST_PHASES: [&str; 1] = ["test"];
 /// What the first test is called.
 const BOOT: &str = "boot";
 
@@ -48,11 +52,14 @@ impl Factory {
         }
         let source = Source::read(&image.folder().join(DOCUMENTS).join(RECIPE)).map_err(Error::Unreadable)?;
         let (recipe, _) = recipe::decode(&source).map_err(Box::new)?;
-        let secrets: Vec<_> = recipe.secrets.iter().chain(&given.secrets).cloned().collect();
-        let given = (given.references.as_slice(), secrets.as_slice());
-        let components =
-            if others.is_empty() { kept_components(&image, given)? } else { read_components(others, given)? };
-        let mut secrets = Values::new(given).secrets;
+        let documents = if others.is_empty() { kept_documents(&image)? } else { named_documents(others) };
+        let mut given = given.clone();
+        if given.asks_aws {
+            let missing = missing(&documents, &given)?;
+            self.ask_aws(&missing, &mut given).await?;
+        }
+        let components = read_components(documents, &recipe, &given)?;
+        let mut secrets = Values::new((&given.references, &given.secrets)).secrets;
         secrets.retain(|name, _| components.iter().any(|component| component.secrets.contains(name)));
         let secrets = self.secrets(&secrets).await?;
         let mut reservation = Reservation::of(&self.store, image)?;
@@ -63,8 +70,7 @@ impl Factory {
         // Components of the user's own say nothing of the image's own test, and leave its evidence alone.
         let evidence = if others.is_empty() { EVIDENCE } else { OTHER_EVIDENCE };
         let with = (components.as_slice(), &secrets);
-        let test = self.test_disk(&reservation.image, &recipe, with, &shape, evidence);
-        let test = self.stage(&mut stages, "test", test).await?;
+        let test = self.test_disk(&mut stages, &reservation.image, &recipe, with, &shape, evidence).await?;
         if others.is_empty() {
             reservation.image.update(|manifest| record(manifest, test.clone()))?;
         }
@@ -83,8 +89,24 @@ impl Factory {
         Err(Error::Disk { doing: "used", source })
     }
 
-    /// Boots an image's disk and runs the `test` phases. A test that fails is a result; an error is not.
+    /// Boots an image's disk and runs the `test` phases. A test that fails is a result; an error is not. However it ends,
+    /// no secret stays in what the guest has written to its console.
     pub(super) async fn test_disk(
+        &self,
+        stages: &mut Vec<Stage>,
+        image: &Image,
+        recipe: &Recipe,
+        with: (&[PlannedComponent], &Secrets),
+        shape: &Shape,
+        evidence: &str,
+    ) -> Result<Test, Error> {
+        let tested = self.stage(stages, "test", self.boot_and_test(image, recipe, with, shape, evidence)).await;
+        super::log::mask(&image.folder().join(evidence).join(CONSOLE_LOG), with.1)?;
+        tested
+    }
+
+    /// The same, within a stage of another's and with what is no secret.
+    pub(super) async fn boot_and_test(
         &self,
         image: &Image,
         recipe: &Recipe,
@@ -107,6 +129,8 @@ impl Factory {
         let (started, mut cases) = (Instant::now(), Vec::new());
         match Guest::boot(&shape.qemu, &spec, run.folder(), shape.boot_timeout).await {
             Ok(guest) => {
+                let known = secrets.clone();
+                guest.clear_console_with(move |text| known.mask(text));
                 let checked = async {
                     let problem = check_system(&guest, &recipe.allowed_failed_units).await?;
                     guest.make_folder(&recipe.working_directory, None).await?;
@@ -127,7 +151,7 @@ impl Factory {
                         guest: &guest,
                         surroundings: &surroundings,
                         courier: &courier,
-                        phases: &["test"],
+                        phases: &TEST_PHASES,
                         allowed_failed_units: Some(&recipe.allowed_failed_units),
                     };
                     let ran = logged.run_components(components, &steps).await;
@@ -142,7 +166,6 @@ impl Factory {
             Err(error) if is_hosts(&error) => return Err(hosts_fault(image, error)),
             Err(error) => cases.push(boot_case(started, Some(error.to_string()))),
         }
-        super::log::mask(&evidence.join(CONSOLE_LOG), secrets)?;
         for case in &cases {
             log.line(&format!("{}: {}: {}", case.component, case.name, case.failure.as_deref().unwrap_or("passed")));
         }
@@ -232,22 +255,48 @@ fn step_cases(ran: &Ran) -> impl Iterator<Item = TestCase> {
     })
 }
 
-/// The components that an image was built with, from the documents in its folder.
-fn kept_components(image: &Image, (references, secrets): GivenValues<'_>) -> Result<Vec<PlannedComponent>, Error> {
+/// A component to test with.
+struct Document {
+    name: String,
+    path: PathBuf,
+    parameters: Vec<(String, String)>,
+    /// Values of references that it was built with.
+    references: Vec<(String, String)>,
+}
+
+impl Document {
+    /// The values that it is given: those of the user's before those that it was built with.
+    fn values(&self, given: &Given) -> Values {
+        let references: Vec<_> = self.references.iter().chain(&given.references).cloned().collect();
+        Values::new((&references, &given.secrets))
+    }
+}
+
+/// The documents that an image was built with, which lie in its folder.
+fn kept_documents(image: &Image) -> Result<Vec<Document>, Error> {
     let used = image.manifest.source.iter().flat_map(|source| &source.components);
-    let mut components = Vec::new();
+    let mut documents = Vec::new();
     for (number, component) in (1..).zip(used) {
         let name = component.document.name.clone();
         let path = image.folder().join(DOCUMENTS).join(kept_document(number, &name));
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
         let set = component.parameters.iter().map(|(name, value)| (name.clone(), text(value)));
-        let kept = component.references.iter().map(|(name, value)| (name.clone(), text(value)));
-        let references: Vec<_> = kept.chain(references.iter().cloned()).collect();
-        let values = Values::new((&references, secrets));
-        let set = declared(&path, set.collect())?;
-        components.push(read_component(name, &path, set, &values)?);
+        let references = component.references.iter().map(|(name, value)| (name.clone(), text(value))).collect();
+        let parameters = declared(&path, set.collect())?;
+        documents.push(Document { name, path, parameters, references });
     }
-    Ok(components)
+    Ok(documents)
+}
+
+fn named_documents(paths: &[PathBuf]) -> Vec<Document> {
+    let name = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let document = |path: &PathBuf| Document {
+        name: name(path),
+        path: path.clone(),
+        parameters: Vec::new(),
+        references: Vec::new(),
+    };
+    paths.iter().map(document).collect()
 }
 
 /// Parameters that a document declares. A script's are not its document's, and its document has nothing to test.
@@ -258,24 +307,50 @@ fn declared(path: &Path, set: Vec<(String, String)>) -> Result<Vec<(String, Stri
     Ok(set.into_iter().filter(|(name, _)| declares(name)).collect())
 }
 
-fn read_components(paths: &[PathBuf], given: GivenValues<'_>) -> Result<Vec<PlannedComponent>, Error> {
-    let name = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let values = Values::new(given);
-    paths.iter().map(|path| read_component(name(path), path, Vec::new(), &values)).collect()
+/// What documents refer to and nobody has given.
+fn missing(documents: &[Document], given: &Given) -> Result<Vec<String>, Error> {
+    let mut names = Vec::new();
+    for document in documents {
+        let (program, _) = compile(document)?;
+        names.extend(document.values(given).missing(&program).into_iter().map(|(name, _)| name));
+    }
+    names.sort_unstable();
+    names.dedup();
+    Ok(names)
 }
 
-fn read_component(
-    name: String,
-    path: &Path,
-    parameters: Vec<(String, String)>,
-    values: &Values,
-) -> Result<PlannedComponent, Error> {
-    let source = Source::read(path).map_err(Error::Unreadable)?;
-    let (program, _, problems) = Program::compile(&source, &parameters, Strictness::Compat).map_err(Box::new)?;
-    let missing = values.missing(&program).into_iter().map(|(_, problem)| problem);
-    if let Some(message) = problems.into_iter().chain(missing).next() {
-        return Err(Error::Recipe { place: path.display().to_string(), message, help: None });
+/// A document's program, as far as it tests, and what is wrong with its parameters.
+fn compile(document: &Document) -> Result<(Program, Vec<String>), Error> {
+    let source = Source::read(&document.path).map_err(Error::Unreadable)?;
+    let compiled = Program::compile(&source, &document.parameters, Strictness::Compat).map_err(Box::new)?;
+    let (mut program, _, problems) = compiled;
+    program.keep_phases(&TEST_PHASES);
+    Ok((program, problems))
+}
+
+/// The components to test with. Where the recipe took a secret from is only said: an image may have come from somebody else,
+/// whose commands nobody has asked for.
+fn read_components(documents: Vec<Document>, recipe: &Recipe, given: &Given) -> Result<Vec<PlannedComponent>, Error> {
+    let mut components = Vec::new();
+    for document in documents {
+        let (program, problems) = compile(&document)?;
+        let values = document.values(given);
+        let missing = values.missing(&program);
+        let problems = problems.into_iter().map(|problem| (String::new(), problem)).chain(missing);
+        if let Some((name, message)) = problems.into_iter().next() {
+            let source = recipe.secrets.iter().find(|(reference, _)| *reference == name).map(|(_, source)| source);
+            let help = source.map(|source| {
+                let name = secret::name(&name);
+                format!(
+                    "the recipe takes it from {source}; if that is right here: --secret {}",
+                    quote(&format!("{name}={source}"))
+                )
+            });
+            return Err(Error::Recipe { place: document.path.display().to_string(), message, help });
+        }
+        let (references, secrets) = values.used(&program);
+        let Document { name, parameters, .. } = document;
+        components.push(PlannedComponent { name, program, parameters, references, secrets, brings: None });
     }
-    let (references, secrets) = values.used(&program);
-    Ok(PlannedComponent { name, program, parameters, references, secrets, brings: None })
+    Ok(components)
 }

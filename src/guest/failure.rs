@@ -201,7 +201,8 @@ impl Console {
         tokio::spawn(async move {
             while let Some(line) = lines.recv().await {
                 let Some(sign) = recognise(Shows::Console, &line) else { continue };
-                tracing::warn!(sign = sign.name, line, "guest's console");
+                // The line itself may show a secret; the console's log has it until the build is over.
+                tracing::warn!(sign = sign.name, "guest's console");
                 let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
                 // Once each, so that a guest can't fill this process's memory.
                 if !found.iter().any(|seen: &Seen| seen.sign == sign) {

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, watch};
 
@@ -15,6 +16,8 @@ use super::channel::Agent;
 use super::seed::AGENT;
 use super::{Body, Error, Guest};
 
+/// A file system in memory that everybody may write to.
+const MEMORY: &str = "/dev/shm";
 /// How long the agent may take to greet, and to end once nobody talks to it: it ends what runs first.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -22,6 +25,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Here {
     child: Mutex<Child>,
+    /// In memory, for scripts that no disk may hold.
+    memory: TempDir,
     /// Kept open: the agent reads of a port that is closed as of a guest that has restarted.
     _closings: watch::Sender<u64>,
 }
@@ -30,22 +35,24 @@ impl Guest {
     /// Starts an agent on this host. Its program is put into `folder`, which must not be mounted `noexec`.
     pub async fn here(folder: &Path) -> Result<Self, Error> {
         let program = folder.join("agent");
-        fs_err::write(&program, AGENT).map_err(Error::Source)?;
-        fs_err::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).map_err(Error::Source)?;
-        let (ours, theirs) = UnixStream::pair().map_err(Error::Source)?;
-        ours.set_nonblocking(true).map_err(Error::Source)?;
+        let started = |source| Error::Agent { source };
+        fs_err::write(&program, AGENT).map_err(started)?;
+        fs_err::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).map_err(started)?;
+        let memory = tempfile::Builder::new().prefix("goldsmith-").tempdir_in(MEMORY).map_err(started)?;
+        let (ours, theirs) = UnixStream::pair().map_err(started)?;
+        ours.set_nonblocking(true).map_err(started)?;
         let mut command = Command::new(&program);
-        command.arg("--socket").stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)));
+        command.arg("--socket").arg(memory.path()).stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)));
         // Its own group: a Ctrl-C at the terminal is goldsmith's to deal with.
         command.stdout(Stdio::null()).process_group(0).kill_on_drop(false);
-        let child = command.spawn().map_err(Error::Source)?;
+        let child = command.spawn().map_err(started)?;
         // The command holds the other end, and with it open nobody would see the agent's end.
         drop(command);
-        let stream = tokio::net::UnixStream::from_std(ours).map_err(Error::Source)?;
+        let stream = tokio::net::UnixStream::from_std(ours).map_err(started)?;
         let (closings, receiver) = watch::channel(0);
         let agent = Agent::connect(stream, receiver);
-        let here = Here { child: Mutex::new(child), _closings: closings };
-        let guest = Self { body: Body::Here(Box::new(here)), agent, patience: 1 };
+        let here = Here { child: Mutex::new(child), memory, _closings: closings };
+        let guest = Self::new(Body::Here(Box::new(here)), agent, 1);
         match guest.greeted(DEADLINE).await {
             Ok(_hello) => Ok(guest),
             Err(error) => {
@@ -57,6 +64,11 @@ impl Guest {
 }
 
 impl Here {
+    /// Where scripts go that no disk may hold: nobody else may look in, and nothing in it outlives the agent.
+    pub(super) fn memory(&self) -> String {
+        self.memory.path().to_string_lossy().into_owned()
+    }
+
     /// Ends the agent, to which nobody may talk any more.
     pub(super) async fn finish(self) {
         let mut child = self.child.into_inner();

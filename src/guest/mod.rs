@@ -18,6 +18,7 @@ pub mod terminal;
 mod wait;
 
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use goldsmith_agent::message::{Exec, Exit, Hello, OpError, Stream};
@@ -76,6 +77,12 @@ pub enum Error {
     /// What was to be written to the guest can't be read on the host.
     #[error("a file for the guest can't be read")]
     Source(#[source] std::io::Error),
+    /// The agent can't be started on this host.
+    #[error("the agent can't be set up and started")]
+    Agent {
+        /// Why.
+        source: std::io::Error,
+    },
     /// The agent is another version's, or says what it should not.
     #[error("the guest's agent can't be understood: {0}")]
     Protocol(String),
@@ -119,6 +126,8 @@ fn describe_console(seen: Option<&Seen>, console: &[String]) -> String {
     text
 }
 
+/// A file system that every guest has in memory.
+const IN_MEMORY: &str = "/run";
 /// How often a machine is started that the host leaves no time for.
 const BOOTS: u32 = 3;
 /// Lines of the console that go into an error.
@@ -139,6 +148,17 @@ pub struct Guest {
     agent: Agent,
     /// How many times longer than with KVM everything may take.
     patience: u32,
+    /// Takes out of the console's lines what errors must not show.
+    cleared: OnceLock<Clearing>,
+}
+
+/// Takes out of a text what must not be shown.
+struct Clearing(Box<dyn Fn(&str) -> String + Send + Sync>);
+
+impl std::fmt::Debug for Clearing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Clearing")
+    }
 }
 
 /// What the agent runs in.
@@ -149,6 +169,24 @@ enum Body {
 }
 
 impl Guest {
+    fn new(body: Body, agent: Agent, patience: u32) -> Self {
+        Self { body, agent, patience, cleared: OnceLock::new() }
+    }
+
+    /// From now on, whatever errors quote of the console is cleared by this first: what the guest is given from now on may
+    /// be shown there by its programs. It can be said once.
+    pub fn clear_console_with(&self, clear: impl Fn(&str) -> String + Send + Sync + 'static) {
+        let _said_before = self.cleared.set(Clearing(Box::new(clear)));
+    }
+
+    /// A folder that no disk holds, for what must not reach one.
+    pub fn memory_folder(&self) -> String {
+        match &self.body {
+            Body::Machine { .. } => IN_MEMORY.to_owned(),
+            Body::Here(here) => here.memory(),
+        }
+    }
+
     /// Starts a machine and waits until its agent greets, at most for `deadline`. An emulated machine that the host left no
     /// time for is started again: so early its kernel has touched no disk.
     pub async fn boot(qemu: &Qemu, spec: &Spec, folder: &Path, deadline: Duration) -> Result<Self, Error> {
@@ -174,7 +212,7 @@ impl Guest {
         let stream = machine.take_agent().ok_or_else(|| Error::Protocol("the agent's port is in use".to_owned()))?;
         let agent = Agent::connect(stream, machine.port_closings());
         let patience = spec.accelerator.patience();
-        let guest = Self { body: Body::Machine { machine: Box::new(machine), console }, agent, patience };
+        let guest = Self::new(Body::Machine { machine: Box::new(machine), console }, agent, patience);
         match guest.greeted(deadline).await {
             Ok(_hello) => Ok(guest),
             Err(error) => {
@@ -205,7 +243,7 @@ impl Guest {
         tracing::debug!("the memory is here");
         let agent = Agent::take_over(stream, machine.port_closings());
         let patience = spec.accelerator.patience();
-        let guest = Self { body: Body::Machine { machine: Box::new(machine), console }, agent, patience };
+        let guest = Self::new(Body::Machine { machine: Box::new(machine), console }, agent, patience);
         guest.greeted(deadline).await?;
         guest.awake().await?;
         tracing::debug!("the guest is awake");
@@ -313,8 +351,11 @@ impl Guest {
         self.unless_ended(another).await?.map_err(|_| self.silent(deadline))?.map(drop)
     }
 
-    /// Waits until an agent is attached again, after one was lost.
+    /// Waits until an agent is attached again, after one was lost. On the host itself none comes back.
     pub async fn reattached(&self, deadline: Duration) -> Result<(), Error> {
+        if !self.can_restart() {
+            return Err(Error::Lost);
+        }
         self.greeted(deadline).await.map(drop)
     }
 
@@ -407,7 +448,9 @@ impl Guest {
         let console = console::tail(machine.console_log(), CONSOLE_LINES);
         // What ended the guest says more than what came of it.
         let fatal = seen.iter().rfind(|seen| seen.sign.is_fatal);
-        (fatal.or(seen.last()).cloned(), console)
+        let clear = |line: &str| self.cleared.get().map_or_else(|| line.to_owned(), |Clearing(clear)| clear(line));
+        let seen = fatal.or(seen.last()).map(|seen| Seen { sign: seen.sign, line: clear(&seen.line) });
+        (seen, console.iter().map(|line| clear(line)).collect())
     }
 }
 

@@ -168,6 +168,25 @@ impl Place {
     }
 }
 
+impl Drop for Place {
+    /// Images of this place's recipes go, so that all tests together need no more room than the few that run at a time.
+    fn drop(&mut self) {
+        // What a failed test has made explains it.
+        if std::thread::panicking() {
+            return;
+        }
+        let Ok(files) = fs_err::read_dir(self.folder.path()) else { return };
+        for file in files.flatten() {
+            let text = fs_err::read_to_string(file.path()).unwrap_or_default();
+            let is_recipe = text.contains("\nparentImage:");
+            let name = text.lines().find_map(|line| line.strip_prefix("name: ")).filter(|_| is_recipe);
+            if let Some(name) = name {
+                host::remove(&self.home.join("images").join(name));
+            }
+        }
+    }
+}
+
 /// A phase of one bash step, as it stands in a component.
 pub(crate) fn bash(phase: &str, script: &str) -> String {
     step(phase, "", script)

@@ -60,7 +60,9 @@ fn room() -> String {
         Some(there.f_bavail.saturating_mul(there.f_frsize) >> 30)
     };
     match (free(&root()), free(Path::new("/var/tmp"))) {
-        (Some(checkout), Some(machines)) => format!("; free: {checkout} GiB for the checkout, {machines} GiB in /var/tmp"),
+        (Some(checkout), Some(machines)) => {
+            format!("; free: {checkout} GiB for the checkout, {machines} GiB in /var/tmp")
+        }
         _ => String::new(),
     }
 }

@@ -40,7 +40,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     let mut machines = shell::cargo();
-    machines.args(["test", "--package", "goldsmith", "--test", "tests"]);
+    // Of the whole workspace, as above: of one package alone, libraries have fewer features and are compiled again.
+    machines.args(["test", "--workspace", "--test", "tests"]);
     if let Some(filter) = &arguments.filter {
         machines.arg(filter);
     }

@@ -3,19 +3,13 @@
 use super::{Call, Verdict};
 use crate::guest;
 
-/// A file system that no disk holds: what a script with a secret in it says must not reach one.
-const IN_MEMORY: &str = "/run";
-/// The same where somebody other than root may be at work.
-const IN_MEMORY_FOR_ALL: &str = "/dev/shm";
-
 /// All commands go into one script in a private folder, so that variables, `cd` and functions of one are there for the
 /// next and the last one's status counts, as on EC2.
 pub(super) async fn execute_bash(call: &Call<'_>) -> Result<Verdict, guest::Error> {
     let text = call.input().texts("commands").join("\n") + "\n";
-    let place = match (call.site.secrets.are_in(&text), call.guest.can_restart()) {
-        (false, _) => &call.site.working_directory,
-        (true, true) => IN_MEMORY,
-        (true, false) => IN_MEMORY_FOR_ALL,
+    let place = match call.site.secrets.are_in(&text) {
+        false => call.site.working_directory.clone(),
+        true => call.guest.memory_folder(),
     };
     let folder = format!("{place}/goldsmith-{}", uuid::Uuid::new_v4().simple());
     let script = format!("{folder}/script.sh");
