@@ -13,6 +13,7 @@ pub mod factory;
 pub mod guest;
 pub mod host;
 pub mod machine;
+pub mod notify;
 pub mod parent;
 pub mod publish;
 pub mod store;

@@ -469,6 +469,64 @@ distributions:
     insta::assert_snapshot!(nothing.error(&place), @"error: undone/1.0.0/1 by `undone`: there is nothing to take back");
 }
 
+#[test]
+fn a_policy_retires_amis_with_their_images() {
+    let (place, image, _) = subject("retired/1.0.0/1");
+    let (_, used, _) = subject("templated/1.0.0/1");
+    let aws = Aws::start();
+    let template = aws.cloud.make_launch_template(OURS, "eu-west-1", "web");
+    let document = |name: &str, region: &str, more: &str| {
+        let ami = format!("amiDistributionConfiguration: {{ name: {name} }}{more}");
+        place.write(&format!("{name}.yaml"), &format!("name: {name}\ndistributions: [{{ region: {region}, {ami} }}]\n"))
+    };
+    let more = format!(", launchTemplateConfigurations: [{{ launchTemplateId: {template}, setDefaultVersion: true }}]");
+    aws.publish(&place, &image, &document("retired", "eu-central-1", ""), &[]).run().success();
+    aws.publish(&place, &used, &document("templated", "eu-west-1", &more), &[]).run().success();
+    for id in [&image, &used] {
+        let mut old = manifest(&place, id);
+        old["created"] = "2026-01-01T00:00:00Z".into();
+        fs_err::write(place.home().join("images").join(id).join("manifest.json"), old.to_string()).unwrap();
+    }
+    place.write(
+        "tidy.yaml",
+        "
+name: tidy
+resourceType: AMI_IMAGE
+policyDetails:
+  - { action: { type: DEPRECATE, includeResources: { amis: true } }, filter: { type: AGE, value: 1, unit: DAYS } }
+  - { action: { type: DISABLE, includeResources: { amis: true } }, filter: { type: AGE, value: 2, unit: DAYS } }
+  - { action: { type: DELETE, includeResources: { amis: true, snapshots: true } }, filter: { type: AGE, value: 3, unit: DAYS } }
+resourceSelection:
+  recipes: [{ name: retired, semanticVersion: x.x.x }, { name: templated, semanticVersion: x.x.x }]
+",
+    );
+    let endpoint = aws.cloud.endpoint();
+    let run = || {
+        let arguments = ["lifecycle", "run", "tidy.yaml", "--endpoint-url", &endpoint, "--json"];
+        let ended = aws.goldsmith(&place, &arguments).run().success().json();
+        let of = |id: &str| ended.as_array().unwrap().iter().find(|ended| ended["image"] == id).cloned();
+        let left = of(&used).unwrap();
+        assert!(left["reason"].as_str().unwrap().contains("the launch template web (eu-west-1)"), "{left:#}");
+        of(&image).map(|ended| ended["action"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(run().as_deref(), Some("DEPRECATE"));
+    assert!(aws.only_image(OURS, "eu-central-1").deprecated.is_some());
+    assert_eq!(run().as_deref(), Some("DISABLE"));
+    assert_eq!(manifest(&place, &image)["state"], "DISABLED");
+    assert!(aws.calls("DisableImage") == (1, 1), "{:?}", aws.calls("DisableImage"));
+    // What AWS refuses is gone on with by the next run.
+    aws.cloud.fail("DeregisterImage", Some("eu-central-1"), 1, Fault::Refused("InvalidParameterValue"));
+    let arguments = ["lifecycle", "run", "tidy.yaml", "--endpoint-url", &endpoint];
+    let _refused = aws.goldsmith(&place, &arguments).run().fails(1).says("the next run goes on with them");
+    assert_eq!(manifest(&place, &image)["state"], "DELETED");
+    assert_eq!(run().as_deref(), Some("DELETE"));
+    assert_eq!(aws.cloud.images(OURS, "eu-central-1"), Vec::new());
+    assert!(aws.cloud.snapshots(OURS, "eu-central-1").is_empty());
+    assert!(!place.home().join("images").join(&image).exists());
+    assert_eq!(run(), None);
+    assert_eq!(aws.cloud.images(OURS, "eu-west-1").len(), 1);
+}
+
 /// What is asked and what is refused before anything is asked.
 #[test]
 fn what_would_be_done_is_said_and_what_must_not_leave_is_refused() {

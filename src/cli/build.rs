@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use super::events::EventArguments;
 use super::output::{BOLD, GOOD};
 use super::publish::{self, ServiceArguments};
 use super::report::CliError;
 use super::values::ValueArguments;
-use super::{Accelerator, Context, junit, terminal};
+use super::{Accelerator, Context, terminal};
+use crate::document::distribution::Distribution;
 use crate::factory::{
     self, CheckOptions, ExportWishes, Factory, Format, Options, Place, Plan, PublishOptions, SiteWishes,
 };
@@ -53,8 +55,13 @@ pub(super) struct Arguments {
     /// What happens with the build machine when the build fails
     #[arg(long, value_enum, default_value_t)]
     on_failure: OnFailure,
+    /// Refuse a recipe that says something else than the one that made an image of the same version
+    #[arg(long)]
+    strict_versions: bool,
     #[command(flatten)]
     services: ServiceArguments,
+    #[command(flatten)]
+    events: EventArguments,
     #[command(flatten)]
     site: SiteArguments,
 }
@@ -119,25 +126,41 @@ struct Exported<'a> {
 }
 
 pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), CliError> {
-    let factory = Factory { endpoints: arguments.services.endpoints(), ..context.factory(arguments.accel)? };
+    let mut factory = Factory { endpoints: arguments.services.endpoints(), ..context.factory(arguments.accel)? };
     let plan = arguments.values.plan(|given| Plan::read(&arguments.recipe, given), &factory).await?;
     let distribution = arguments.distribution.as_deref().map(|path| publish::read(path, context)).transpose()?;
-    let site = arguments.site.wishes();
     let options = Options {
         no_test: arguments.no_test,
         cold: arguments.cold,
         fresh: arguments.fresh,
+        strict_versions: arguments.strict_versions,
+        distribution: distribution.as_ref().map(|distribution| distribution.source.clone()),
         on_failure: match arguments.on_failure {
             OnFailure::Cleanup => factory::OnFailure::Cleanup,
             OnFailure::Keep => factory::OnFailure::Keep,
             OnFailure::Shell => factory::OnFailure::Shell(terminal::attach(&context.output)),
         },
-        site: site.clone(),
+        site: arguments.site.wishes(),
         exports: ExportWishes::new(arguments.export, arguments.places, arguments.output),
     };
+    let telling = arguments.events.tell_of(&mut factory, context);
+    let ended = make(&plan, &options, distribution.as_ref(), arguments.junit.as_deref(), factory, context).await;
+    telling.finish(context).await;
+    ended
+}
+
+/// Builds, and publishes what was built.
+async fn make(
+    plan: &Plan,
+    options: &Options,
+    distribution: Option<&Distribution>,
+    junit: Option<&Path>,
+    factory: Factory,
+    context: &Context,
+) -> Result<(), CliError> {
     let store = factory.store.clone();
-    let built = factory.build(&plan, &options).await;
-    if let Some(path) = &arguments.junit {
+    let built = factory.build(plan, options).await;
+    if let Some(path) = junit {
         let tested = match &built {
             Ok(built) => Some(&built.image.id),
             Err(factory::Error::Test { image, .. }) => Some(image),
@@ -146,7 +169,7 @@ pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), C
         if let Some(id) = tested {
             let image = store.find(&id.into(), |_| true)?;
             if let Some(test) = &image.manifest.test {
-                junit::write(path, &image, test)?;
+                super::junit::write(path, &image, test)?;
             }
         }
     }
@@ -157,13 +180,13 @@ pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), C
     };
     let mut reservation = Reservation::of(&store, built.image)?;
     let image = &mut reservation.image;
-    let check = CheckOptions { site, ..CheckOptions::default() };
+    let check = CheckOptions { site: options.site.clone(), ..CheckOptions::default() };
     // A build that is run again goes on with what it could not publish.
-    let resume = factory.is_publication_open(image, &distribution)?;
+    let resume = factory.is_publication_open(image, distribution)?;
     let options = PublishOptions { resume, check };
-    let outcomes = factory.publish(image, &distribution, &options).await?;
+    let outcomes = factory.publish(image, distribution, &options).await?;
     drop(factory);
-    let publication = publish::summary(&image.id, &distribution, &outcomes);
+    let publication = publish::summary(&image.id, distribution, &outcomes);
     show_with(image, &built.stages, Some(publication), context)?;
     if !context.output.json {
         publish::show(&outcomes, context);

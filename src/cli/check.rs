@@ -51,7 +51,7 @@ pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), C
     let Arguments { image, target, no_boot, secrets, accel, site } = arguments;
     let options = CheckOptions { no_boot, secrets, site: site.wishes() };
     let factory = context.factory(accel)?;
-    let image = factory.store.find(&image, |image| image.manifest.disk.is_some())?;
+    let image = factory.store.find_sealed(&image)?;
     let reservation = Reservation::of(&factory.store, image)?;
     let report = factory.check(&reservation.image, target, &options).await?;
     let image = reservation.image.id.clone();

@@ -33,7 +33,10 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), CliError> {
     let factory = context.factory(Accelerator::Auto)?;
     let allow_failed = arguments.allow_failed;
-    let found = factory.store.find(&arguments.image, |image| image.manifest.state.is_exportable(allow_failed));
+    let found = match allow_failed {
+        true => factory.store.find(&arguments.image, |image| image.manifest.state.is_exportable(true)),
+        false => factory.store.find_usable(&arguments.image),
+    };
     // Without one that can be exported, the newest of all says why not.
     let image = found.or_else(|_| factory.store.find(&arguments.image, |_| true))?;
     let mut reservation = Reservation::of(&factory.store, image)?;

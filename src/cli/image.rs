@@ -1,28 +1,30 @@
 //! `goldsmith image`.
 
+mod list;
+mod retry;
+
+pub(super) use list::{Listed, lines, listed};
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use clap::Subcommand;
-use serde::Serialize;
+use clap::{Args, Subcommand};
 
-use super::output::{BOLD, size, table};
+use super::events::EventArguments;
+use super::output::{BOLD, size};
 use super::report::CliError;
 use super::{Accelerator, Context};
 use crate::factory::Loaded;
-use crate::store::Image;
 use crate::store::manifest::{Manifest, State};
 use crate::store::version::Pattern;
+use crate::store::{Image, Store};
 
 /// Look after images
 #[derive(Debug, Subcommand)]
 #[command(about = "Look after images")]
 pub(super) enum Command {
     /// List images
-    List {
-        /// Only images of this name
-        name: Option<Pattern>,
-    },
+    List(list::Arguments),
     /// Show all that is known of an image
     Show {
         /// The image: NAME, NAME/VERSION or NAME/VERSION/BUILD
@@ -48,6 +50,16 @@ pub(super) enum Command {
         /// The file
         file: PathBuf,
     },
+    /// Go on from a failed test or a failed publication, without building
+    Retry(retry::Arguments),
+    /// Publish an image without building: the same as `goldsmith publish`
+    Distribute(Box<super::publish::Arguments>),
+    /// Say that an image should not be used any more; it still can be
+    Deprecate(StateArguments),
+    /// Say that an image must not be used any more
+    Disable(StateArguments),
+    /// Have a deprecated or disabled image be AVAILABLE again
+    Enable(StateArguments),
     /// Remove an image; its build number is not used again
     Rm {
         /// The image, with its build: NAME/VERSION/BUILD
@@ -56,19 +68,26 @@ pub(super) enum Command {
     },
 }
 
-#[derive(Debug, Serialize)]
-struct Listed<'a> {
-    image: String,
-    state: State,
-    tested: bool,
-    created: jiff::Timestamp,
-    bytes: Option<u64>,
-    reason: Option<&'a str>,
+/// A change of an image's state
+#[derive(Debug, Args)]
+pub(super) struct StateArguments {
+    /// The image, with its build: NAME/VERSION/BUILD, or a channel
+    image: Pattern,
+    /// Why
+    #[arg(long)]
+    reason: Option<String>,
+    #[command(flatten)]
+    events: EventArguments,
 }
 
-pub(super) fn run(command: Command, context: &Context) -> Result<(), CliError> {
+pub(super) async fn run(command: Command, context: &Context) -> Result<(), CliError> {
     match command {
-        Command::List { name } => list(name.as_ref(), context),
+        Command::List(arguments) => list::run(&arguments, context),
+        Command::Retry(arguments) => retry::run(arguments, context).await,
+        Command::Distribute(arguments) => super::publish::run(*arguments, context).await,
+        Command::Deprecate(arguments) => set_state(arguments, State::Deprecated, context).await,
+        Command::Disable(arguments) => set_state(arguments, State::Disabled, context).await,
+        Command::Enable(arguments) => set_state(arguments, State::Available, context).await,
         Command::Show { image } => show(&find(&image, context)?, context),
         Command::Log { image, console } => log(&find(&image, context)?, console, context),
         Command::Save { image, file } => save(&image, &file, context),
@@ -82,41 +101,29 @@ fn find(pattern: &Pattern, context: &Context) -> Result<Image, CliError> {
     Ok(context.store()?.find(pattern, |_| true)?)
 }
 
-fn list(pattern: Option<&Pattern>, context: &Context) -> Result<(), CliError> {
-    let mut images = context.store()?.images()?;
-    images.retain(|image| pattern.is_none_or(|pattern| pattern.matches(&image.id)));
-    let listed: Vec<Listed<'_>> = images
-        .iter()
-        .map(|image| Listed {
-            image: image.id.to_string(),
-            state: image.manifest.state,
-            tested: image.manifest.tested,
-            created: image.manifest.created,
-            bytes: image.manifest.disk.as_ref().map(|disk| disk.bytes),
-            reason: image.manifest.reason.as_deref(),
-        })
-        .collect();
+/// Changes a state, and says so.
+async fn set_state(arguments: StateArguments, to: State, context: &Context) -> Result<(), CliError> {
+    let mut factory = context.factory(Accelerator::Auto)?;
+    let image = one(&arguments.image, &factory.store)?;
+    let telling = arguments.events.tell_of(&mut factory, context);
+    let changed = factory.set_state(image, to, arguments.reason);
+    drop(factory);
+    telling.finish(context).await;
+    let image = changed?;
     if context.output.json {
-        return context.output.json(&listed);
+        return context.output.json(&image.manifest);
     }
-    if listed.is_empty() {
-        context.output.progress("no images yet; `goldsmith build RECIPE` makes one");
-        return Ok(());
-    }
-    let rows: Vec<Vec<String>> = listed
-        .iter()
-        .map(|image| {
-            let tested = if image.tested { "yes" } else { "no" };
-            let bytes = image.bytes.map(size).unwrap_or_default();
-            let created = image.created.strftime("%Y-%m-%d %H:%M").to_string();
-            let reason = image.reason.unwrap_or_default().to_owned();
-            vec![image.image.clone(), image.state.to_string(), tested.to_owned(), bytes, created, reason]
-        })
-        .collect();
-    for line in table(&["IMAGE", "STATE", "TESTED", "SIZE", "CREATED (UTC)", "REASON"], &rows) {
-        context.output.result(&line);
-    }
+    context.output.progress(&format!("{} is {}", image.id, image.manifest.state));
     Ok(())
+}
+
+/// The image of a pattern that can mean one only.
+fn one(pattern: &Pattern, store: &Store) -> Result<Image, CliError> {
+    if !pattern.names_a_build() && pattern.channel().is_none() {
+        let message = format!("`{pattern}` may mean several images; name one with its build, as in nginx/1.0.0/3");
+        return Err(CliError::Usage(message));
+    }
+    Ok(store.find(pattern, |_| true)?)
 }
 
 fn show(image: &Image, context: &Context) -> Result<(), CliError> {
@@ -138,6 +145,9 @@ fn facts(image: &Image) -> Vec<(&'static str, String)> {
     facts.push(("created", manifest.created.to_string()));
     facts.push(("goldsmith", manifest.goldsmith.clone()));
     if let Some(source) = &manifest.source {
+        for (key, value) in &source.tags {
+            facts.push(("tag", format!("{key}={}", value.as_str().unwrap_or_default())));
+        }
         facts.extend(source.description.clone().map(|description| ("description", description)));
         facts.push(("recipe", format!("{} sha256:{}", source.recipe.name, source.recipe.sha256)));
         facts.push(("parent", format!("{} sha256:{}", source.parent.name, source.parent.sha256)));
@@ -161,6 +171,11 @@ fn facts(image: &Image) -> Vec<(&'static str, String)> {
     }
     for export in &manifest.exports {
         facts.push(("export", format!("{} sha256:{}", export.path.display(), export.sha256)));
+    }
+    for publication in &manifest.publications {
+        for artifact in &publication.artifacts {
+            facts.push(("published", format!("{}: {} {}", publication.place, artifact.kind, artifact.id)));
+        }
     }
     for stage in &manifest.stages {
         let cached = if stage.cached { ", was there" } else { "" };

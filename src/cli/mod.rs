@@ -2,14 +2,17 @@
 
 mod base;
 mod build;
+mod channel;
 mod check;
 mod component;
 mod doctor;
+mod events;
 mod export;
 mod gc;
 mod generate;
 mod image;
 mod junit;
+mod lifecycle;
 mod output;
 mod plan;
 mod progress;
@@ -20,6 +23,7 @@ mod report;
 mod run;
 mod shell;
 mod signals;
+mod status;
 mod terminal;
 mod test;
 mod values;
@@ -83,6 +87,11 @@ enum Command {
     Run(run::Arguments),
     #[command(subcommand)]
     Image(image::Command),
+    #[command(subcommand)]
+    Channel(channel::Command),
+    #[command(subcommand)]
+    Lifecycle(lifecycle::Command),
+    Status(status::Arguments),
     #[command(subcommand)]
     Recipe(recipe::Command),
     #[command(subcommand)]
@@ -204,7 +213,10 @@ async fn dispatch(command: Command, context: Context) -> Result<(), CliError> {
         Command::Export(arguments) => export::run(arguments, &context).await,
         Command::Publish(arguments) => publish::run(arguments, &context).await,
         Command::Run(arguments) => run::run(arguments, &context).await,
-        Command::Image(command) => image::run(command, &context),
+        Command::Image(command) => image::run(command, &context).await,
+        Command::Channel(command) => channel::run(command, &context),
+        Command::Lifecycle(command) => lifecycle::run(command, &context).await,
+        Command::Status(arguments) => status::run(&arguments, &context),
         Command::Recipe(command) => recipe::run(command, &context),
         Command::Component(command) => component::run(command, &context).await,
         Command::Base(command) => base::run(command, &context).await,

@@ -81,6 +81,8 @@ impl Reporter {
             Event::Copied { stage, what, part } => self.copied(&mut state, stage, what, *part),
             Event::Exported { done, total } => self.exported(&mut state, *done, *total),
             Event::Publish(event) => self.publish(&mut state, event),
+            // Stages and results say so.
+            Event::State(_) => {}
             Event::Note(text) => self.output.note(text),
             Event::Warning(text) => self.output.warning(text),
         }

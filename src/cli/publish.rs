@@ -7,6 +7,7 @@ use goldsmith_aws::Endpoints;
 use serde::Serialize;
 
 use super::build::SiteArguments;
+use super::events::EventArguments;
 use super::output::{BOLD, DIM, GOOD, table};
 use super::report::CliError;
 use super::values::secret;
@@ -48,6 +49,8 @@ pub(super) struct Arguments {
     policy: bool,
     #[command(flatten)]
     services: ServiceArguments,
+    #[command(flatten)]
+    events: EventArguments,
     /// Look for a secret on the whole disk: NAME=env:VARIABLE, NAME=file:PATH or NAME=cmd:COMMAND
     #[arg(long = "secret", value_name = "NAME=SOURCE", value_parser = secret)]
     secrets: Vec<(String, SecretSource)>,
@@ -109,9 +112,9 @@ struct PlannedStep {
 
 pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), CliError> {
     let distribution = read(&arguments.distribution, context)?;
-    let factory = Factory { endpoints: arguments.services.endpoints(), ..context.factory(arguments.accel)? };
+    let mut factory = Factory { endpoints: arguments.services.endpoints(), ..context.factory(arguments.accel)? };
     // One that can be published, or the newest of all, which says why not.
-    let found = factory.store.find(&arguments.image, |image| image.manifest.state.is_exportable(false));
+    let found = factory.store.find_usable(&arguments.image);
     let image = found.or_else(|_| factory.store.find(&arguments.image, |_| true))?;
     if arguments.plan || arguments.policy {
         let plan = factory.plan_publication(&image, &distribution)?;
@@ -125,8 +128,11 @@ pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), C
     }
     let check = CheckOptions { no_boot: false, secrets: arguments.secrets, site: arguments.site.wishes() };
     let options = PublishOptions { resume: arguments.resume, check };
-    let outcomes = factory.publish(image, &distribution, &options).await?;
+    let telling = arguments.events.tell_of(&mut factory, context);
+    let outcomes = factory.publish(image, &distribution, &options).await;
+    telling.finish(context).await;
     drop(factory);
+    let outcomes = outcomes?;
     if context.output.json {
         context.output.json(&summary(&image.id, &distribution, &outcomes))?;
     } else {

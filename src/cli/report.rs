@@ -85,6 +85,14 @@ pub(super) enum CliError {
         /// How many there are.
         of: usize,
     },
+    /// A lifecycle policy could not be carried out on some images; what happened there has been shown.
+    #[error("{failed} of {of} images could not be retired as the policy asks for")]
+    Retired {
+        /// How many.
+        failed: usize,
+        /// How many there are.
+        of: usize,
+    },
     /// The host lacks something; it has been shown.
     #[error("this host is not ready")]
     NotReady,
@@ -107,7 +115,7 @@ impl CliError {
             // As AWS's executor does it.
             Self::FailedHere { wants_restart: true, .. } => RESTART,
             Self::FailedHere { .. } => OTHER,
-            Self::NotReady | Self::Io(_) => OTHER,
+            Self::NotReady | Self::Retired { .. } | Self::Io(_) => OTHER,
         }
     }
 }
@@ -130,7 +138,8 @@ fn factory_code(error: &factory::Error) -> u8 {
         Error::Test { .. } => TEST_FAILED,
         Error::Export { .. } | Error::Unready { .. } => NOT_EXPORTED,
         Error::Publication { .. } => INVALID,
-        Error::State { .. } | Error::Archive { .. } | Error::Taken { .. } => OTHER,
+        Error::State { .. } | Error::Archive { .. } | Error::Taken { .. } | Error::NothingToRetry { .. } => OTHER,
+        Error::ChangedRecipe { .. } => INVALID,
         Error::Store(error) => store_code(error),
         Error::Interrupted => INTERRUPTED,
         Error::Accelerator(_)
@@ -161,7 +170,7 @@ fn guest_code(error: &guest::Error) -> u8 {
 
 fn store_code(error: &store::Error) -> u8 {
     match error {
-        store::Error::NoImage { .. } => INVALID,
+        store::Error::NoImage { .. } | store::Error::NoChannel { .. } => INVALID,
         _ => OTHER,
     }
 }
@@ -251,6 +260,7 @@ fn hints(error: &CliError) -> Vec<String> {
         CliError::Factory(error) => factory_hints(error),
         CliError::Store(error) => store_hints(error),
         CliError::Parent(error) => parent_hints(error),
+        CliError::Retired { .. } => vec!["the next run goes on with them".to_owned()],
         CliError::NotReady => vec!["run the commands above, then `goldsmith doctor` again".to_owned()],
         CliError::Io(error) => io_hints(error),
         CliError::Unpublished { .. } => {
@@ -302,6 +312,11 @@ fn factory_hints(error: &factory::Error) -> Vec<String> {
         Error::State { state: store::manifest::State::Failed, .. } => {
             vec!["look at it with `goldsmith image log`; `--allow-failed` exports it all the same".to_owned()]
         }
+        Error::ChangedRecipe { .. } => vec![
+            "raise the recipe's `version`, or write it as 1.0.x and each build takes the next free number".to_owned(),
+            "without `--strict-versions` it is a warning".to_owned(),
+        ],
+        Error::NothingToRetry { .. } => vec!["`goldsmith build` builds it again".to_owned()],
         Error::Store(error) => store_hints(error),
         Error::Io(error) | Error::Unreadable(error) => io_hints(error),
         Error::Archive { .. } => vec!["save it again with `goldsmith image save`".to_owned()],
@@ -379,6 +394,17 @@ fn store_hints(error: &store::Error) -> Vec<String> {
         store::Error::NoImage { known, .. } => {
             let known: Vec<String> = known.iter().map(ToString::to_string).collect();
             vec![format!("there is: {}", known.join(", "))]
+        }
+        store::Error::NoChannel { known, .. } if known.is_empty() => {
+            vec!["`goldsmith channel promote NAME@CHANNEL IMAGE` makes one".to_owned()]
+        }
+        store::Error::NoChannel { known, .. } => {
+            let known: Vec<String> = known.iter().map(ToString::to_string).collect();
+            vec![format!("there is: {}", known.join(", "))]
+        }
+        store::Error::Named { channels, .. } => {
+            let rest = channels.iter().map(|channel| format!("`goldsmith channel promote {channel} IMAGE`"));
+            rest.map(|command| format!("{command} lets it name another one first")).collect()
         }
         store::Error::TooNew { .. } => vec!["use the newer goldsmith, or another --home".to_owned()],
         store::Error::Io { source, .. } => io_hints(source),

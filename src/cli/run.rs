@@ -35,7 +35,7 @@ pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), C
         Subject::Disk(arguments.image.into())
     } else {
         let pattern = arguments.image.parse().map_err(|error| CliError::Usage(format!("{error}")))?;
-        Subject::Image(Box::new(factory.store.find(&pattern, |image| image.manifest.disk.is_some())?))
+        Subject::Image(Box::new(factory.store.find_sealed(&pattern)?))
     };
     let options = RunOptions { forwards: arguments.publish, seed: arguments.seed };
     let mut console = factory.run_copy(&subject, &options).await?;

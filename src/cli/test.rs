@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::events::EventArguments;
 use super::publish::ServiceArguments;
 use super::report::CliError;
 use super::{Accelerator, Context, build, junit, values};
@@ -36,16 +37,21 @@ pub(super) struct Arguments {
     accel: Accelerator,
     #[command(flatten)]
     services: ServiceArguments,
+    #[command(flatten)]
+    events: EventArguments,
 }
 
 pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), CliError> {
-    let factory = Factory { endpoints: arguments.services.endpoints(), ..context.factory(arguments.accel)? };
+    let mut factory = Factory { endpoints: arguments.services.endpoints(), ..context.factory(arguments.accel)? };
     let Arguments { references, secrets, aws_parameters: asks_aws, .. } = arguments;
     let given = Given { references, secrets, asks_aws, ..Given::default() };
     let store = factory.store.clone();
-    let image = store.find(&arguments.image, |image| image.manifest.disk.is_some())?;
-    let (image, test) = factory.test(image, &arguments.components, &given).await?;
+    let image = store.find_sealed(&arguments.image)?;
+    let telling = arguments.events.tell_of(&mut factory, context);
+    let tested = factory.test(image, &arguments.components, &given).await;
     drop(factory);
+    telling.finish(context).await;
+    let (image, test) = tested?;
     if let Some(path) = &arguments.junit {
         junit::write(path, &image, &test)?;
     }

@@ -1,11 +1,15 @@
 //! Lifecycle policies: which images are deprecated, disabled and deleted, and when. The names are those of
 //! `CreateLifecyclePolicy`; AWS user guide, "Manage EC2 Image Builder image lifecycle policies".
 
+use std::fmt;
 use std::sync::Arc;
 
-use super::decode::{Reader, Spanned};
+use serde::Serialize;
+
+use super::decode::{Reader, Spanned, Strictness};
+use super::diagnostic::Report;
 use super::recipe::labels_with_spans;
-use super::resource::{name, number, one_of, without_effect};
+use super::resource::{self, Resource, name, number, one_of, without_effect};
 use super::syntax::{Node, Source};
 use crate::store::version::{ImageName, VersionPattern};
 
@@ -31,20 +35,30 @@ pub struct LifecyclePolicy {
 pub struct Rule {
     /// What is done.
     pub action: Action,
-    /// Whether AMIs go with it.
-    pub with_amis: bool,
-    /// Whether their snapshots go with it.
-    pub with_snapshots: bool,
+    /// What it is done to, beside the image here.
+    pub include: Include,
     /// To which images.
     pub filter: Filter,
-    /// How many of a recipe's version stay in any case.
+    /// How many of the newest of each version stay in any case.
     pub retain_at_least: usize,
     /// Which images are left out.
     pub exclusions: Exclusions,
 }
 
-/// What a policy does with an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// What an action is done to, beside the image here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Include {
+    /// AMIs that were made of the image.
+    pub amis: bool,
+    /// Their snapshots; a deletion's.
+    pub snapshots: bool,
+    /// Files that the image was exported to; a deletion's, and goldsmith's own.
+    pub files: bool,
+}
+
+/// What a policy does with an image, in the order in which it is thought of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
 pub enum Action {
     /// It may still be used.
     Deprecate,
@@ -54,12 +68,22 @@ pub enum Action {
     Delete,
 }
 
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Deprecate => "DEPRECATE",
+            Self::Disable => "DISABLE",
+            Self::Delete => "DELETE",
+        })
+    }
+}
+
 /// To which images something is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filter {
-    /// To those that are older.
+    /// To those that are so old or older.
     OlderThan(Period),
-    /// To all but so many of the newest.
+    /// To all but so many of the newest of each version.
     AllBut(usize),
 }
 
@@ -131,6 +155,25 @@ const FIELDS: [&str; 10] = [
     "clientToken",
 ];
 
+/// Reads the one policy of a file, which may hold documents of other kinds too; with it come warnings.
+pub fn decode_file(source: &Arc<Source>) -> Result<(LifecyclePolicy, Report), Report> {
+    let (resources, warnings) = resource::decode(source)?;
+    let policies = resources.into_iter().filter_map(|resource| match resource {
+        Resource::Lifecycle(policy) => Some(*policy),
+        _ => None,
+    });
+    let mut policies: Vec<LifecyclePolicy> = policies.collect();
+    match policies.pop() {
+        Some(policy) if policies.is_empty() => Ok((policy, warnings)),
+        last => {
+            let reader = Reader::new(source.clone(), Strictness::Compat);
+            let count = policies.len() + usize::from(last.is_some());
+            reader.error(&(0..1), format!("one lifecycle policy is needed, and here are {count}"));
+            reader.finish(None)
+        }
+    }
+}
+
 /// Reads one.
 pub(super) fn decode(reader: &Reader, node: &Node) -> Option<LifecyclePolicy> {
     let mut fields = reader.map(node, "a lifecycle policy")?;
@@ -156,7 +199,7 @@ pub(super) fn decode(reader: &Reader, node: &Node) -> Option<LifecyclePolicy> {
     let rules: Vec<Rule> = items.iter().filter_map(|item| rule(reader, item)).collect();
     for (index, rule) in rules.iter().enumerate() {
         if rules[..index].iter().any(|earlier| earlier.action == rule.action) {
-            reader.error(&node.span, format!("`policyDetails` has two items for {:?}", rule.action));
+            reader.error(&node.span, format!("`policyDetails` has two items for {}", rule.action));
         }
     }
     Some(LifecyclePolicy {
@@ -175,33 +218,46 @@ fn rule(reader: &Reader, node: &Node) -> Option<Rule> {
     let filter = fields.require("filter").and_then(|node| Some((node, self::filter(reader, node)?)));
     let exclusions = fields.get("exclusionRules").and_then(|node| exclusions(reader, node)).unwrap_or_default();
     fields.finish(&["action", "filter", "exclusionRules"]);
-    let ((action, with_amis, with_snapshots), (filter_node, (filter, retain_at_least))) = (action?, filter?);
+    let ((action, include), (filter_node, (filter, retain_at_least))) = (action?, filter?);
     if action != Action::Delete && matches!(filter, Filter::AllBut(_)) {
         reader.error(&filter_node.span, "only DELETE goes by COUNT; the others go by AGE");
     }
     if action != Action::Delete && retain_at_least > 0 {
         reader.error(&filter_node.span, "`retainAtLeast` belongs to DELETE");
     }
-    Some(Rule { action, with_amis, with_snapshots, filter, retain_at_least, exclusions })
+    Some(Rule { action, include, filter, retain_at_least, exclusions })
 }
 
-fn action(reader: &Reader, node: &Node) -> Option<(Action, bool, bool)> {
+fn action(reader: &Reader, node: &Node) -> Option<(Action, Include)> {
+    const ACTIONS: [Action; 3] = [Action::Deprecate, Action::Disable, Action::Delete];
     let mut fields = reader.map(node, "`action`")?;
     let kind =
         fields.require("type").and_then(|node| one_of(reader, node, "type", &["DEPRECATE", "DISABLE", "DELETE"]));
-    let (mut amis, mut snapshots) = (false, false);
-    if let Some(mut included) = fields.get("includeResources").and_then(|node| reader.map(node, "`includeResources`")) {
-        (amis, snapshots) = (included.flag("amis"), included.flag("snapshots"));
-        let _none_here = included.flag("containers");
-        included.finish(&["amis", "snapshots", "containers"]);
-    }
+    let included = fields.get("includeResources");
     fields.finish(&["type", "includeResources"]);
-    let action = match kind? {
-        0 => Action::Deprecate,
-        1 => Action::Disable,
-        _ => Action::Delete,
-    };
-    Some((action, amis, snapshots))
+    let action = *ACTIONS.get(kind?)?;
+    Some((action, included.map(|node| include(reader, node, action)).unwrap_or_default()))
+}
+
+fn include(reader: &Reader, node: &Node, action: Action) -> Include {
+    let Some(mut fields) = reader.map(node, "`includeResources`") else { return Include::default() };
+    let amis = fields.flag("amis");
+    let (mut snapshots, files) = (fields.flag("snapshots"), fields.flag("files"));
+    let _none_here = fields.flag("containers");
+    fields.finish(&["amis", "snapshots", "files", "containers"]);
+    if snapshots && !amis {
+        reader.error(&node.span, "a snapshot goes with its AMI: `snapshots` needs `amis: true`");
+    }
+    if action != Action::Delete {
+        if snapshots {
+            reader.warning(&node.span, format!("`snapshots` has no effect here: nothing can {action} a snapshot"));
+            snapshots = false;
+        }
+        if files {
+            reader.error(&node.span, "`files` belongs to DELETE");
+        }
+    }
+    Include { amis, snapshots, files }
 }
 
 fn filter(reader: &Reader, node: &Node) -> Option<(Filter, usize)> {
@@ -220,7 +276,12 @@ fn filter(reader: &Reader, node: &Node) -> Option<(Filter, usize)> {
             let unit = self::unit(reader, unit?)?;
             Some((Filter::OlderThan(Period { value: value?, unit }), retain))
         }
-        _ => Some((Filter::AllBut(usize::try_from(value?).unwrap_or(usize::MAX)), retain)),
+        _ => {
+            if let Some(unit) = unit {
+                reader.warning(&unit.span, "`unit` has no effect on a COUNT");
+            }
+            Some((Filter::AllBut(usize::try_from(value?).unwrap_or(usize::MAX)), retain))
+        }
     }
 }
 
@@ -274,7 +335,14 @@ fn selection(reader: &Reader, node: &Node) -> Option<Selection> {
             }
             Some(Selection::Recipes(items.iter().filter_map(|item| recipe(reader, item)).collect()))
         }
-        (None, Some(tags)) => Some(Selection::Tags(labels(reader, tags))),
+        (None, Some(tags)) => {
+            let labels = labels(reader, tags);
+            if labels.is_empty() {
+                // Every image has all of no labels.
+                reader.error(&tags.span, "`tagMap` has one label at least");
+            }
+            Some(Selection::Tags(labels))
+        }
         _ => {
             reader.error(&node.span, "`resourceSelection` has either `recipes` or `tagMap`");
             None
@@ -293,8 +361,74 @@ fn recipe(reader: &Reader, node: &Node) -> Option<(ImageName, VersionPattern)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::resource;
     use super::*;
+
+    const WHOLE: &str = "
+name: tidy
+status: DISABLED
+executionRole: r
+resourceType: AMI_IMAGE
+policyDetails:
+  - action: { type: DEPRECATE, includeResources: { amis: true, snapshots: true } }
+    filter: { type: AGE, value: 6, unit: MONTHS }
+  - action: { type: DELETE, includeResources: { amis: true, snapshots: true, files: true } }
+    filter: { type: COUNT, value: 5, unit: DAYS, retainAtLeast: 2 }
+    exclusionRules:
+      tagMap: { keep: 'yes' }
+      amis: { isPublic: true, regions: [eu-west-1], sharedAccounts: ['222222222222'], lastLaunched: { value: 2, unit: WEEKS } }
+resourceSelection: { recipes: [{ name: web, semanticVersion: 1.x.x }] }
+";
+
+    #[test]
+    fn a_policy_is_read_whole_and_warns_of_what_has_no_effect() {
+        let (policy, warnings) = decode_file(&Source::new("p.yaml", WHOLE)).unwrap();
+        insta::assert_snapshot!(warnings, @"
+        p.yaml:4:16: warning: `executionRole` describes AWS's own machinery and has no effect here
+        p.yaml:7:50: warning: `snapshots` has no effect here: nothing can DEPRECATE a snapshot
+        p.yaml:10:44: warning: `unit` has no effect on a COUNT
+        ");
+        let [deprecation, deletion] = policy.rules.as_slice() else { panic!("{policy:?}") };
+        assert!(!policy.enabled);
+        assert_eq!(deprecation.filter, Filter::OlderThan(Period { value: 6, unit: Unit::Months }));
+        assert_eq!(deprecation.include, Include { amis: true, snapshots: false, files: false });
+        assert_eq!((deletion.filter, deletion.retain_at_least), (Filter::AllBut(5), 2));
+        assert_eq!(deletion.include, Include { amis: true, snapshots: true, files: true });
+        assert_eq!(deletion.exclusions.tags, [("keep".to_owned(), "yes".to_owned())]);
+        let amis = &deletion.exclusions.amis;
+        assert!(amis.is_public && amis.regions == ["eu-west-1"] && amis.shared_accounts == ["222222222222"]);
+        assert_eq!(amis.last_launched, Some(Period { value: 2, unit: Unit::Weeks }));
+    }
+
+    #[test]
+    fn a_file_for_a_run_holds_one_policy() {
+        let other = "kind: ImagePipeline\nname: web\nrecipe: nginx.yaml\n---";
+        assert!(decode_file(&Source::new("p.yaml", format!("{other}{WHOLE}"))).is_ok());
+        let said = |text: &str| decode_file(&Source::new("p.yaml", text)).unwrap_err().to_string();
+        insta::assert_snapshot!(said(&format!("{WHOLE}---{WHOLE}")), @"p.yaml:1:1: error: one lifecycle policy is needed, and here are 2");
+        insta::assert_snapshot!(said(other.trim_end_matches("---")), @"p.yaml:1:1: error: one lifecycle policy is needed, and here are 0");
+    }
+
+    #[test]
+    fn resources_that_an_action_can_not_be_done_to_are_refused() {
+        let text = "
+name: tidy
+resourceType: AMI_IMAGE
+policyDetails:
+  - action: { type: DISABLE, includeResources: { files: true } }
+    filter: { type: AGE, value: 1, unit: DAYS }
+  - action: { type: DELETE, includeResources: { snapshots: true } }
+    filter: { type: COUNT, value: 1 }
+  - action: { type: DELETE }
+    filter: { type: COUNT, value: 1 }
+resourceSelection: { tagMap: {} }
+";
+        insta::assert_snapshot!(decode_file(&Source::new("p.yaml", text)).unwrap_err(), @"
+        p.yaml:5:3: error: `policyDetails` has two items for DELETE
+        p.yaml:5:48: error: `files` belongs to DELETE
+        p.yaml:7:47: error: a snapshot goes with its AMI: `snapshots` needs `amis: true`
+        p.yaml:11:30: error: `tagMap` has one label at least
+        ");
+    }
 
     #[test]
     fn all_errors_at_once_each_with_its_place() {

@@ -17,6 +17,7 @@ use super::secret;
 use super::shape::Shape;
 use super::shell::Attach;
 use super::site::{self, SiteWishes};
+use super::states;
 use super::{Error, Event, Factory};
 use crate::component::{Secrets, Site as Surroundings};
 use crate::guest::site::Site;
@@ -59,6 +60,10 @@ pub struct Options {
     pub cold: bool,
     /// Run every component, even if nothing has changed.
     pub fresh: bool,
+    /// Refuse a recipe that says something else than the one that made an image of the same version.
+    pub strict_versions: bool,
+    /// The distribution configuration that the image will be published by, which a retry needs.
+    pub distribution: Option<Arc<crate::document::syntax::Source>>,
     /// What happens with the build machine when the build fails.
     pub on_failure: OnFailure,
     /// What the site's network needs.
@@ -90,6 +95,7 @@ impl Factory {
         if let Some(built) = self.unchanged(plan, options).await? {
             return Ok(built);
         }
+        self.check_version(plan, options.strict_versions)?;
         let mut reservation = self.store.reserve(&plan.recipe.name, plan.recipe.version)?;
         let image = &mut reservation.image;
         let log = Log::open(&image.folder().join(BUILD_LOG))?;
@@ -128,7 +134,7 @@ impl Factory {
     /// Says in an image's manifest why there is no image.
     fn note_failure(&self, error: &Error, log: &Log, stages: Vec<Stage>, image: &mut Image) {
         let state = if matches!(error, Error::Interrupted) { State::Cancelled } else { State::Failed };
-        let reason = one_line(error);
+        let (reason, from) = (one_line(error), image.manifest.state);
         log.line(&format!("{state}: {reason}"));
         let noted = image.update(|manifest| {
             manifest.stages = stages;
@@ -139,6 +145,10 @@ impl Factory {
         });
         if let Err(error) = noted {
             self.tell(Event::Warning(format!("the image's manifest can't be written: {error}")));
+        }
+        if from.is_under_way() {
+            let failure = (state == State::Failed).then(|| states::failure(error, from));
+            self.tell_state(image, from, failure);
         }
     }
 
@@ -193,12 +203,16 @@ impl<'a> Build<'a> {
     async fn run(&mut self, image: &mut Image, run: &Run) -> Result<(), Error> {
         let ground = self.ground(run).await?;
         save_documents(self.plan, image)?;
+        if let Some(distribution) = &self.options.distribution {
+            super::retry::keep_distribution(image, distribution)?;
+        }
         let inputs = super::unchanged::inputs(self.plan, &ground.parent)?;
         image.update(|manifest| {
             manifest.source = Some(self.source(&ground.parent));
             manifest.inputs = Some(inputs);
             manifest.set_state(State::Building, None);
         })?;
+        self.factory.tell_state(image, State::Pending, None);
         let due = self.due(&ground)?;
         // The machine, which borrows it, must not hold all of the build.
         let keeper = self.keeper.clone();
@@ -421,6 +435,7 @@ impl<'a> Build<'a> {
         let (factory, options) = (self.factory, self.options);
         if options.no_test {
             image.update(|manifest| manifest.set_state(State::Available, None))?;
+            factory.tell_state(image, State::Building, None);
         }
         let sealed = image.clone();
         let write = factory.write_exports(&sealed, &options.exports);
@@ -449,6 +464,9 @@ impl<'a> Build<'a> {
         let checksum = plan.parent_checksum();
         let obtained = parent::obtain(&plan.parent, checksum, &plan.folder, &factory.store, run, &listener);
         let parent = factory.stage(&mut self.stages, "parent", obtained).await?;
+        if let Some(warning) = &parent.warning {
+            factory.tell(Event::Warning(warning.clone()));
+        }
         if let Some(stage) = self.stages.last_mut() {
             stage.cached = parent.cached;
         }
@@ -545,11 +563,13 @@ impl<'a> Build<'a> {
     async fn test(&mut self, image: &mut Image, shape: &Shape) -> Result<(), Error> {
         let (factory, plan) = (self.factory, self.plan);
         image.update(|manifest| manifest.set_state(State::Testing, None))?;
+        factory.tell_state(image, State::Building, None);
         let evidence = super::test::EVIDENCE;
         let with = (plan.components.as_slice(), &self.secrets);
         let tested = factory.test_disk(&mut self.stages, image, &plan.recipe, with, shape, evidence).await?;
-        let failure = super::test::failure(image, &tested);
+        let (failure, context) = (super::test::failure(image, &tested), super::test::failure_context(&tested));
         image.update(|manifest| super::test::record(manifest, tested))?;
+        factory.tell_state(image, State::Testing, context);
         failure.map_or(Ok(()), Err)
     }
 }

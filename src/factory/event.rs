@@ -1,5 +1,6 @@
 //! What the stages tell.
 
+use crate::notify::StateChange;
 use crate::{component, parent, publish};
 
 /// Something that happens on the way to an image.
@@ -59,6 +60,8 @@ pub enum Event {
     },
     /// Something of a publication's.
     Publish(publish::Event),
+    /// An image's state has changed.
+    State(Box<StateChange>),
     /// Something worth knowing.
     Note(String),
     /// Something that is not as it should be, and does not stop anything.

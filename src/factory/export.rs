@@ -87,6 +87,7 @@ impl Factory {
         if !state.is_exportable(allow_failed) || image.manifest.disk.is_none() {
             return Err(Error::State { image: image.id.clone(), state, wanted: "exported" });
         }
+        self.may_be_used(image, "exported")?;
         self.verify_disk(image).await?;
         let mut stages = Vec::new();
         let work = async {

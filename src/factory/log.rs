@@ -8,9 +8,12 @@ use fs_err::File;
 use goldsmith_agent::message::Stream;
 
 use super::Event;
+use super::build::BUILD_LOG;
 use crate::component::{Event as StepEvent, Secrets, StepStatus};
 use crate::host::file;
 use crate::publish;
+use crate::store::Store;
+use crate::store::version::ImageId;
 
 /// A log file. What can't be written, because the disk is full for instance, is lost: the build has its own words then.
 #[derive(Debug, Clone)]
@@ -37,6 +40,15 @@ impl Log {
         for line in text.lines() {
             let _lost = writeln!(file, "{now} {line}");
         }
+    }
+}
+
+/// Notes in the log of an image's build what nobody else hears of.
+pub fn note_in_log(store: &Store, image: &ImageId, text: &str) {
+    if let Ok(image) = store.find(&image.into(), |_| true)
+        && let Ok(log) = Log::open(&image.folder().join(BUILD_LOG))
+    {
+        log.line(&format!("warning: {text}"));
     }
 }
 
@@ -68,6 +80,7 @@ fn describe(event: &Event) -> Option<String> {
         }
         Event::Step(event) => return describe_step(event),
         Event::Publish(event) => return describe_publication(event),
+        Event::State(change) => format!("{} is {}", change.image, change.to),
         Event::Note(text) => format!("note: {text}"),
         Event::Warning(text) => format!("warning: {text}"),
     })

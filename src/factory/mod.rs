@@ -26,12 +26,14 @@ mod forecast;
 mod here;
 mod key;
 mod layers;
+pub mod lifecycle;
 mod log;
 mod plan;
 mod provision;
 mod publish;
 mod rehearsal;
 mod resolve;
+mod retry;
 mod run;
 mod seal;
 mod secret;
@@ -39,8 +41,10 @@ mod selftest;
 mod shape;
 mod shell;
 mod site;
+mod states;
 mod test;
 mod unchanged;
+mod version;
 mod web;
 
 use std::path::PathBuf;
@@ -65,9 +69,11 @@ pub use event::Event;
 pub use export::{ExportWishes, Format, Place};
 pub use forecast::{Forecast, Forecasted};
 pub use here::RanHere;
+pub use log::note_in_log;
 pub use plan::{Given, Plan, PlannedComponent};
 pub use publish::{PublishOptions, read_distribution};
 pub use rehearsal::Rehearsed;
+pub use retry::Retried;
 pub use run::{Console, RunOptions, Subject};
 pub use selftest::SelfTest;
 pub use shell::Attach;
@@ -245,6 +251,22 @@ pub enum Error {
         /// What was wanted.
         wanted: &'static str,
     },
+    /// A recipe says something else than the one that made an image of the same version.
+    #[error("the recipe is not the one that {image} was built from, and its version is the same\n{diff}")]
+    ChangedRecipe {
+        /// The image.
+        image: ImageId,
+        /// What has changed, as a unified diff.
+        diff: String,
+    },
+    /// There is nothing to go on with.
+    #[error("{image} has neither a failed test nor a failed publication to go on from{why}")]
+    NothingToRetry {
+        /// The image.
+        image: ImageId,
+        /// Why, if that is known.
+        why: String,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -254,6 +276,14 @@ pub enum Error {
     /// The user stopped it.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// Tells what is strange about a document, each with its place.
+fn tell_warnings(warnings: &Report, tell: impl Fn(&str)) {
+    for warning in &warnings.diagnostics {
+        let place = warnings.source.position(warning.span.start);
+        tell(&format!("{}:{}:{}: {}", warnings.source.name, place.line, place.column, warning.message));
+    }
 }
 
 fn describe_step(component: &str, step: &StepReport, failure: &StepFailure) -> String {

@@ -18,11 +18,13 @@ use crate::document::canonical::canonical;
 use crate::document::distribution::{self, Distribution};
 use crate::document::syntax::{self, Source};
 use crate::host::{file, one_line};
+use crate::notify::{DistributionFailure, FailureContext, RegionFailure};
 use crate::publish::{self, EarlierSnapshot, Header, Journal, Memory, Outcome, Plan, Publication, Subject, Undone};
+use crate::store::manifest::State;
 use crate::store::{Image, manifest};
 
 /// The folder in an image that holds the journals of its publications, a folder each.
-const FOLDER: &str = "publish";
+pub(super) const FOLDER: &str = "publish";
 
 /// What the user says of a publication.
 #[derive(Debug, Clone, Default)]
@@ -37,10 +39,7 @@ pub struct PublishOptions {
 pub fn read_distribution(path: &Path, tell: impl Fn(&str)) -> Result<Distribution, Error> {
     let source = Source::read(path).map_err(Error::Unreadable)?;
     let (distribution, warnings) = distribution::decode(&source).map_err(Box::new)?;
-    for warning in &warnings.diagnostics {
-        let place = warnings.source.position(warning.span.start);
-        tell(&format!("{}:{}:{}: {}", warnings.source.name, place.line, place.column, warning.message));
-    }
+    super::tell_warnings(&warnings, tell);
     Ok(distribution)
 }
 
@@ -52,6 +51,7 @@ impl Factory {
         distribution: &Distribution,
         options: &PublishOptions,
     ) -> Result<Vec<Outcome>, Error> {
+        self.may_be_used(image, "published")?;
         self.verify_disk(image).await?;
         let journal = match self.journal(image, distribution, options.resume)? {
             Some(journal) => journal,
@@ -69,11 +69,39 @@ impl Factory {
         }
         let subject = subject(image, journal.header());
         let plan = publish::plan(distribution, &subject, journal.header()).map_err(Box::new)?;
+        let (is_news, before) = (!journal.has_ended(), image.manifest.state);
+        if is_news {
+            super::retry::note_place(&journal_folder(image, distribution), &distribution.source)?;
+            self.tell_change(image, before, State::Distributing, None, None);
+        }
         let mut stages = Vec::new();
         let work = self.carry_out(image, &plan, &subject, &journal);
         let outcomes = self.stage(&mut stages, "publish", work).await?;
         record(image, &plan, &journal, &outcomes)?;
+        if is_news {
+            self.tell_published(image, before, &outcomes);
+        }
         Ok(outcomes)
+    }
+
+    /// Tells others how a publication ended. Here the image stays as it was; to them, one that did not arrive has failed.
+    fn tell_published(&self, image: &Image, before: State, outcomes: &[Outcome]) {
+        let failed = outcomes.iter().filter_map(|outcome| {
+            let (region, status) = (outcome.place.clone(), "FAILED".to_owned());
+            Some(RegionFailure { region, status, error_message: one_line(outcome.error.as_ref()?) })
+        });
+        let region_failures: Vec<RegionFailure> = failed.collect();
+        if region_failures.is_empty() {
+            return self.tell_change(image, State::Distributing, before, None, None);
+        }
+        let reason = format!("{} of {} places were not published to", region_failures.len(), outcomes.len());
+        let context = FailureContext {
+            image_status: State::Distributing.to_string(),
+            failed_step: Some("publish".to_owned()),
+            component_failure: None,
+            distribution_failure: Some(DistributionFailure { error_message: reason.clone(), region_failures }),
+        };
+        self.tell_change(image, State::Distributing, State::Failed, Some(reason), Some(context));
     }
 
     /// What a publication would do, without looking at anything but the documents.

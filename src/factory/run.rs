@@ -58,6 +58,7 @@ impl Factory {
         let mut held = None;
         let (disk, name, wishes) = match subject {
             Subject::Image(image) => {
+                self.may_be_used(image, "run")?;
                 held = image.hold()?;
                 let wishes = image.manifest.machine.as_ref().map(parent::machine_wishes).unwrap_or_default();
                 (image.disk(), image.id.name.as_str().replace(' ', "-"), wishes)

@@ -27,6 +27,7 @@ use crate::guest::{self, Guest, SystemState};
 use crate::host::file;
 use crate::host::process::quote;
 use crate::machine::console::plain;
+use crate::notify::{ComponentFailure, FailureContext};
 use crate::parent;
 use crate::store::manifest::{Manifest, Stage, State, Test, TestCase};
 use crate::store::{Image, Reservation};
@@ -46,13 +47,15 @@ impl Factory {
     ///
     /// A test that failed is a result; [`failure`] makes it an error.
     pub async fn test(&self, image: Image, others: &[PathBuf], given: &Given) -> Result<(Image, Test), Error> {
-        if image.manifest.disk.is_none() || image.manifest.state.is_under_way() {
-            let (image, state) = (image.id, image.manifest.state);
-            return Err(Error::State { image, state, wanted: "tested" });
+        let mut reservation = Reservation::of(&self.store, image)?;
+        let image = &reservation.image;
+        let state = image.manifest.state;
+        if image.manifest.disk.is_none() || state.is_under_way() || state == State::Deleted {
+            return Err(Error::State { image: image.id.clone(), state, wanted: "tested" });
         }
         let source = Source::read(&image.folder().join(DOCUMENTS).join(RECIPE)).map_err(Error::Unreadable)?;
         let (recipe, _) = recipe::decode(&source).map_err(Box::new)?;
-        let documents = if others.is_empty() { kept_documents(&image)? } else { named_documents(others) };
+        let documents = if others.is_empty() { kept_documents(image)? } else { named_documents(others) };
         let mut given = given.clone();
         if given.asks_aws {
             let missing = missing(&documents, &given)?;
@@ -62,7 +65,6 @@ impl Factory {
         let mut secrets = Values::new((&given.references, &given.secrets)).secrets;
         secrets.retain(|name, _| components.iter().any(|component| component.secrets.contains(name)));
         let secrets = self.secrets(&secrets).await?;
-        let mut reservation = Reservation::of(&self.store, image)?;
         self.verify_disk(&reservation.image).await?;
         let built_on = reservation.image.manifest.machine.as_ref().map(parent::machine_wishes).unwrap_or_default();
         let shape = self.shape(&recipe.machine.or(&built_on), false).await?;
@@ -72,7 +74,9 @@ impl Factory {
         let with = (components.as_slice(), &secrets);
         let test = self.test_disk(&mut stages, &reservation.image, &recipe, with, &shape, evidence).await?;
         if others.is_empty() {
+            let from = reservation.image.manifest.state;
             reservation.image.update(|manifest| record(manifest, test.clone()))?;
+            self.tell_state(&reservation.image, from, failure_context(&test));
         }
         Ok((reservation.image.clone(), test))
     }
@@ -187,9 +191,28 @@ fn empty_folder(folder: PathBuf) -> Result<PathBuf, Error> {
 pub(super) fn record(manifest: &mut Manifest, test: Test) {
     let reason = first_failure(&test).map(|failure| format!("its test failed: {failure}"));
     manifest.tested = test.passed;
-    let state = if test.passed { State::Available } else { State::Failed };
-    manifest.set_state(state, reason);
+    // An image that somebody has retired stays so.
+    let is_retired = matches!(manifest.state, State::Deprecated | State::Disabled);
+    match test.passed {
+        true if is_retired => {}
+        true => manifest.set_state(State::Available, None),
+        false => manifest.set_state(State::Failed, reason),
+    }
     manifest.test = Some(test);
+}
+
+/// What failed first in a test, for others.
+pub(super) fn failure_context(test: &Test) -> Option<FailureContext> {
+    let case = test.cases.iter().find(|case| case.failure.is_some())?;
+    let component = ComponentFailure {
+        component_arn: case.component.clone(),
+        phase_name: "test".to_owned(),
+        step_name: case.name.clone(),
+        action: String::new(),
+        error_message: case.failure.clone().unwrap_or_default(),
+    };
+    let (image_status, failed_step) = (State::Testing.to_string(), Some("test".to_owned()));
+    Some(FailureContext { image_status, failed_step, component_failure: Some(component), distribution_failure: None })
 }
 
 fn first_failure(test: &Test) -> Option<String> {

@@ -172,7 +172,7 @@ amis: { ami-0a1b2c: debian-12 }
         ami-0a1b2c
           = debian-12; WARNING the base image debian-12 stands in for it: an equivalent, and not the bytes of that AMI
         arn:aws:imagebuilder:us-east-1:123456789012:image/nginx/1.0.x
-          = Some(Resolved { reference: Image(Pattern { name: ImageName("nginx"), version: VersionPattern { major: Some(1), minor: Some(0), patch: None }, build: None }), note: None, warning: None })
+          = Some(Resolved { reference: Image(Pattern { name: ImageName("nginx"), version: VersionPattern { major: Some(1), minor: Some(0), patch: None }, build: None, channel: None }), note: None, warning: None })
         debian-12
           = None
         "#);

@@ -53,6 +53,8 @@ pub struct Parent {
     pub machine: MachineWishes,
     /// Whether it was there already.
     pub cached: bool,
+    /// Why another one should be used.
+    pub warning: Option<String>,
     /// An image of the store must not go while something is built on it.
     _held: Option<Lock>,
 }
@@ -271,7 +273,7 @@ pub async fn known(
 }
 
 fn from_store(pattern: &Pattern, store: &Store) -> Result<Parent, Error> {
-    let image = store.find(pattern, |image| image.manifest.state == State::Available)?;
+    let image = store.find_usable(pattern)?;
     let held = image.hold()?;
     let Some(disk) = image.manifest.disk.clone() else {
         return Err(Error::System(format!("{} has no disk", image.id)));
@@ -283,6 +285,8 @@ fn from_store(pattern: &Pattern, store: &Store) -> Result<Parent, Error> {
         virtual_size: disk.virtual_size,
         machine: image.manifest.machine.as_ref().map(machine_wishes).unwrap_or_default(),
         cached: true,
+        warning: (image.manifest.state == State::Deprecated)
+            .then(|| format!("the parent {} is DEPRECATED: it can be used, and should not be", image.id)),
         _held: held,
     })
 }
@@ -329,7 +333,7 @@ async fn finished(
     cached: bool,
 ) -> Result<Parent, Error> {
     let virtual_size = qemu_img::virtual_size(&disk, Format::Qcow2).await?;
-    Ok(Parent { name, disk, sha256, virtual_size, machine, cached, _held: None })
+    Ok(Parent { name, disk, sha256, virtual_size, machine, cached, warning: None, _held: None })
 }
 
 /// A disk as a qcow2 that every reader of ours knows: itself if it is one, else a copy in the run's folder.

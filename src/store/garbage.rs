@@ -132,7 +132,7 @@ impl Store {
         Ok(false)
     }
 
-    fn is_in_use(&self, lock: &Path) -> Result<bool, Error> {
+    pub(super) fn is_in_use(&self, lock: &Path) -> Result<bool, Error> {
         if !lock.exists() {
             return Ok(false);
         }

@@ -84,9 +84,15 @@ impl Image {
         Lock::try_share(&self.folder.join(LOCK))
     }
 
-    /// Removes the image, unless somebody is at work on it. Its build number is not handed out again.
+    /// Removes the image, unless somebody is at work on it or a channel names it. Its build number is not handed out again.
     pub fn remove(self, store: &Store) -> Result<(), Error> {
-        let Some(_lock) = store.io(Lock::try_take(&self.folder.join(LOCK)))? else {
+        // No channel comes to name it meanwhile.
+        let _counting = store.count(&self.id.name)?;
+        let channels = store.channels_naming(&self.id)?;
+        if !channels.is_empty() {
+            return Err(Error::Named { id: self.id, channels });
+        }
+        let Some(_lock) = store.io(self.take())? else {
             return Err(Error::Busy { id: self.id });
         };
         // First the manifest: what is cut off here is no image any more.
@@ -95,8 +101,13 @@ impl Image {
     }
 
     /// Whether a living process is at work on the image.
-    pub(super) fn is_locked(&self) -> io::Result<bool> {
-        Ok(Lock::try_take(&self.folder.join(LOCK))?.is_none())
+    pub fn is_locked(&self) -> io::Result<bool> {
+        Ok(self.take()?.is_none())
+    }
+
+    /// Keeps everybody else from the image; none if somebody has to do with it.
+    pub(super) fn take(&self) -> io::Result<Option<Lock>> {
+        Lock::try_take(&self.folder.join(LOCK))
     }
 }
 
@@ -119,11 +130,15 @@ impl Reservation {
         Ok(Self { image, _lock: lock })
     }
 
-    /// Locks an image that is there, to test it again for instance.
+    /// Locks an image that is there, to test it again for instance. What is known of it is read again: another process may
+    /// have changed it, or have begun to delete it, since it was found.
     pub fn of(store: &Store, image: Image) -> Result<Self, Error> {
-        let Some(lock) = store.io(Lock::try_take(&image.folder.join(LOCK)))? else {
+        let Some(lock) = store.io(image.take())? else {
             return Err(Error::Busy { id: image.id });
         };
-        Ok(Self { image, _lock: lock })
+        match Image::open(store, image.id.clone())? {
+            Some(image) => Ok(Self { image, _lock: lock }),
+            None => Err(Error::NoImage { wanted: image.id.to_string(), known: Vec::new() }),
+        }
     }
 }

@@ -63,6 +63,15 @@ impl Key {
     }
 }
 
+impl Store {
+    /// The disks of all layers.
+    pub fn layer_disks(&self) -> Result<Vec<PathBuf>, Error> {
+        let names = self.names_in(&self.layers())?;
+        let disks = names.iter().map(|name| self.layers().join(name).join(DISK));
+        Ok(disks.filter(|disk| disk.is_file()).collect())
+    }
+}
+
 /// What is noted beside a layer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {

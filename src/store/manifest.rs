@@ -129,6 +129,11 @@ impl State {
         matches!(self, Self::Pending | Self::Building | Self::Testing | Self::Distributing)
     }
 
+    /// Whether the image may be started, built on and published.
+    pub fn is_usable(self) -> bool {
+        matches!(self, Self::Available | Self::Deprecated)
+    }
+
     /// Whether files may be made from the image; from one that failed only when the user says so.
     pub fn is_exportable(self, allow_failed: bool) -> bool {
         match self {

@@ -3,6 +3,7 @@
 //! ```text
 //! $GOLDSMITH_HOME, else $XDG_DATA_HOME/goldsmith, else ~/.local/share/goldsmith
 //!   version                           format of everything below
+//!   images/NAME/channels/stable.json  which image a channel names, and has named
 //!   images/NAME/1.0.0/next            number of the next build
 //!   layers/KEY/                       overlays that builds start from, with the machine's memory
 //!   images/NAME/1.0.0/3/              one image: manifest.json, disk.qcow2, build.log, console.log, test/
@@ -19,6 +20,7 @@
 //! **What counts as an image.** A folder's `manifest.json` names the state. A disk is renamed into the folder before the
 //! manifest names it, and the manifest is replaced whole, so nothing half-sealed ever looks AVAILABLE.
 
+mod channel;
 mod garbage;
 mod image;
 mod layer;
@@ -33,12 +35,14 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
+pub use channel::{Channel, ChannelId, ChannelName, Entry as ChannelEntry, Move};
 pub use garbage::{Garbage, LAYER_BUDGET};
 pub use image::{DISK, Image, MANIFEST, Reservation};
 pub use layer::{Damaged, Key, Layer, Record as LayerRecord};
 pub use lock::Lock;
+use manifest::State;
 pub use recover::Recovered;
-pub use run::Run;
+pub use run::{Run, RunningRun};
 use version::{ImageId, ImageName, Pattern, Version, VersionRequest};
 
 /// Format of the store that this goldsmith reads and writes.
@@ -86,6 +90,46 @@ pub enum Error {
         /// Why.
         #[source]
         source: serde_json::Error,
+    },
+    /// No such channel.
+    #[error("there is no channel `{wanted}`")]
+    NoChannel {
+        /// What was asked for.
+        wanted: ChannelId,
+        /// Channels of that name.
+        known: Vec<ChannelId>,
+    },
+    /// A channel was to name an image that is not to be used.
+    #[error("{id} is {state}; a channel names AVAILABLE images only")]
+    NotPromotable {
+        /// The image.
+        id: ImageId,
+        /// Its state.
+        state: manifest::State,
+    },
+    /// A channel has named no other image that could be used.
+    #[error("{channel} has named no other image that is still AVAILABLE")]
+    NothingBefore {
+        /// The channel.
+        channel: ChannelId,
+    },
+    /// An image can't get into a state from the one that it is in.
+    #[error("{id} is {state} and can't become {to}")]
+    NotThere {
+        /// The image.
+        id: ImageId,
+        /// Its state.
+        state: manifest::State,
+        /// What it was to be.
+        to: manifest::State,
+    },
+    /// Channels name an image that was to go or not to be used any more.
+    #[error("{id} is what {} names", channels.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and "))]
+    Named {
+        /// The image.
+        id: ImageId,
+        /// The channels.
+        channels: Vec<ChannelId>,
     },
     /// An image is in use by a running command.
     #[error("{id} is in use by another goldsmith")]
@@ -173,6 +217,19 @@ impl Store {
         self.io(Run::begin(&self.root.join("runs"), purpose))
     }
 
+    /// What is running now, the oldest first.
+    pub fn running(&self) -> Result<Vec<RunningRun>, Error> {
+        let runs = self.root.join("runs");
+        let mut running = Vec::new();
+        for name in self.names_in(&runs)? {
+            let Some(run) = RunningRun::named(&name) else { continue };
+            if self.is_in_use(&runs.join(&name).join(run::LOCK))? {
+                running.push(run);
+            }
+        }
+        Ok(running)
+    }
+
     /// All images, by name, version and build.
     pub fn images(&self) -> Result<Vec<Image>, Error> {
         Ok(self.readable_images()?.0)
@@ -217,9 +274,16 @@ impl Store {
         Ok(opened.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
 
-    /// The newest image that a pattern like `nginx/1.x.x` or `nginx/1.0.0/3` means and a filter accepts.
+    /// The newest image that a pattern like `nginx/1.x.x` or `nginx/1.0.0/3` means and a filter accepts. A channel means one
+    /// image, whatever the filter would have preferred.
     pub fn find(&self, pattern: &Pattern, accept: impl Fn(&Image) -> bool) -> Result<Image, Error> {
         let images = self.images_of(&pattern.name)?;
+        if let Some(channel) = pattern.channel() {
+            let channel = self.channel(&channel)?;
+            let known = images.iter().map(|image| image.id.clone()).collect();
+            let named = images.into_iter().find(|image| Some(&image.id) == channel.current() && accept(image));
+            return named.ok_or_else(|| Error::NoImage { wanted: pattern.to_string(), known });
+        }
         let known = images.iter().map(|image| image.id.clone()).collect();
         let wanted = images.into_iter().rfind(|image| pattern.matches(&image.id) && accept(image));
         wanted.ok_or_else(|| Error::NoImage { wanted: pattern.to_string(), known })
@@ -257,6 +321,72 @@ impl Store {
         let folder = self.root.join("images").join(id.name.as_str()).join(id.version.to_string());
         self.io(fs::create_dir_all(&folder))?;
         self.io(crate::host::file::write(folder.join(NEXT), format!("{}\n", id.build + 1).as_bytes()))
+    }
+
+    /// The image to use for a pattern: the newest AVAILABLE one, else the newest that is DEPRECATED, which can still be used
+    /// and should not be.
+    pub fn find_usable(&self, pattern: &Pattern) -> Result<Image, Error> {
+        let found = self.find(pattern, |image| image.manifest.state == State::Available);
+        match found {
+            Err(Error::NoImage { .. }) => self.find(pattern, |image| image.manifest.state.is_usable()),
+            found => found,
+        }
+    }
+
+    /// The image to look at or try out: the newest that has a disk and is neither DISABLED nor DELETED, else the newest that
+    /// has one.
+    pub fn find_sealed(&self, pattern: &Pattern) -> Result<Image, Error> {
+        let is_sealed = |image: &Image| image.manifest.disk.is_some();
+        let is_retired = |image: &Image| matches!(image.manifest.state, State::Disabled | State::Deleted);
+        let found = self.find(pattern, |image| is_sealed(image) && !is_retired(image));
+        match found {
+            Err(Error::NoImage { .. }) => self.find(pattern, is_sealed),
+            found => found,
+        }
+    }
+
+    /// Moves an image that is done between AVAILABLE, DEPRECATED and DISABLED, unless somebody tests or publishes it just
+    /// then; machines that run on it don't matter. Returns it, and its state before. What a channel names can't be disabled.
+    pub fn set_usability(&self, image: Image, to: State, reason: Option<String>) -> Result<(Image, State), Error> {
+        let is_done = |state| matches!(state, State::Available | State::Deprecated | State::Disabled);
+        self.change_state(image, to, reason, |from| is_done(from) && is_done(to))
+    }
+
+    /// Has an image be DELETED, unless a channel names it or somebody uses it: from then on nobody can use it or
+    /// promote it. Returns it, and its state before. [`Image::remove`] is the end of it.
+    pub fn begin_deletion(&self, image: Image, reason: String) -> Result<(Image, State), Error> {
+        self.change_state(image, State::Deleted, Some(reason), |from| !from.is_under_way())
+    }
+
+    /// Changes a state under the lock by which channels change: what a channel names stays usable.
+    fn change_state(
+        &self,
+        image: Image,
+        to: State,
+        reason: Option<String>,
+        may_change: impl Fn(State) -> bool,
+    ) -> Result<(Image, State), Error> {
+        let _counting = self.count(&image.id.name)?;
+        let held = if to == State::Deleted { image.take() } else { image.hold() };
+        let Some(_held) = self.io(held)? else { return Err(Error::Busy { id: image.id }) };
+        let id = image.id;
+        let Some(mut image) = Image::open(self, id.clone())? else {
+            return Err(Error::NoImage { wanted: id.to_string(), known: Vec::new() });
+        };
+        let from = image.manifest.state;
+        if !may_change(from) {
+            return Err(Error::NotThere { id, state: from, to });
+        }
+        if !to.is_usable() {
+            let channels = self.channels_naming(&id)?;
+            if !channels.is_empty() {
+                return Err(Error::Named { id, channels });
+            }
+        }
+        if from != to {
+            self.io(image.update(|manifest| manifest.set_state(to, reason)))?;
+        }
+        Ok((image, from))
     }
 
     /// What the next build of a name and version would be called.

@@ -5,6 +5,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
+use serde::Serialize;
 
 use super::lock::Lock;
 
@@ -22,6 +23,29 @@ pub struct Run {
     folder: PathBuf,
     keep: bool,
     _lock: Lock,
+}
+
+/// A command that is running now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RunningRun {
+    /// Name of its working folder.
+    pub id: String,
+    /// What it does: `build`, `test`, `publish` and others.
+    pub purpose: String,
+    /// When it was begun, in this host's time zone.
+    pub since: jiff::civil::DateTime,
+    /// Its process.
+    pub process: u32,
+}
+
+impl RunningRun {
+    /// By the name that [`Run::begin`] gave the folder.
+    pub(super) fn named(id: &str) -> Option<Self> {
+        let mut parts = id.split('-');
+        let since = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%S", parts.next()?).ok()?;
+        let (purpose, process) = (parts.next()?.to_owned(), parts.next()?.parse().ok()?);
+        Some(Self { id: id.to_owned(), purpose, since, process })
+    }
 }
 
 impl Run {

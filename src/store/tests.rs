@@ -39,6 +39,43 @@ fn build_numbers_are_handed_out_once_under_concurrency() {
     assert_eq!(sorted, (1..=80).collect::<Vec<_>>());
 }
 
+/// Says where the store is to [`a_process_that_reserves`], which does nothing without.
+const STORE_OF_PROCESSES: &str = "GOLDSMITH_TEST_RESERVING";
+
+#[test]
+fn build_numbers_are_handed_out_once_to_many_processes() {
+    let (_folder, store) = store();
+    let process = || {
+        std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "store::tests::a_process_that_reserves", "--nocapture"])
+            .env(STORE_OF_PROCESSES, store.root())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let processes: Vec<_> = (0..8).map(|_| process()).collect();
+    let mut numbers: Vec<u32> = Vec::new();
+    for process in processes {
+        let output = process.wait_with_output().unwrap();
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stdout).unwrap();
+        numbers.extend(text.lines().filter_map(|line| line.strip_prefix("reserved ")?.parse::<u32>().ok()));
+    }
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=80).collect::<Vec<_>>());
+}
+
+/// What the processes of the test above do.
+#[test]
+#[allow(clippy::print_stdout)]
+fn a_process_that_reserves() {
+    let Some(root) = std::env::var_os(STORE_OF_PROCESSES) else { return };
+    let store = Store::open(PathBuf::from(root)).unwrap();
+    for _ in 0..10 {
+        println!("\nreserved {}", reserve(&store, "1.0.0").image.id.build);
+    }
+}
+
 #[test]
 fn the_newest_accepted_image_is_found_and_a_miss_names_what_there_is() {
     let (_folder, store) = store();
@@ -53,6 +90,76 @@ fn the_newest_accepted_image_is_found_and_a_miss_names_what_there_is() {
     assert_eq!(find("nginx/1.9.x").unwrap().id.to_string(), "nginx/1.9.0/1");
     let Err(Error::NoImage { known, .. }) = find("nginx/2.x.x") else { panic!("found") };
     assert_eq!(known.len(), 4);
+}
+
+#[test]
+fn a_deprecated_image_is_used_if_there_is_no_other_and_a_disabled_one_never() {
+    let (_folder, store) = store();
+    let all: Vec<ImageId> = ["1.0.0", "1.0.1"]
+        .map(|version| {
+            let mut held = reserve(&store, version);
+            held.image.update(|manifest| manifest.set_state(State::Available, None)).unwrap();
+            held.image.id.clone()
+        })
+        .into();
+    let set = |id: &ImageId, state| {
+        let image = store.find(&id.into(), |_| true).unwrap();
+        store.set_usability(image, state, Some("old".to_owned())).map(|(_, from)| from)
+    };
+    let usable = || store.find_usable(&"nginx".parse().unwrap()).map(|image| image.id);
+    assert_eq!(set(&all[1], State::Deprecated).unwrap(), State::Available);
+    assert_eq!(usable().unwrap(), all[0]);
+    set(&all[0], State::Disabled).unwrap();
+    assert_eq!(usable().unwrap(), all[1]);
+    set(&all[1], State::Disabled).unwrap();
+    assert!(matches!(usable(), Err(Error::NoImage { .. })));
+    assert_eq!(set(&all[1], State::Available).unwrap(), State::Disabled);
+    assert!(matches!(set(&all[1], State::Failed), Err(Error::NotThere { .. })));
+    let stable = "nginx@stable".parse().unwrap();
+    store.promote(&stable, &all[1]).unwrap();
+    assert!(matches!(set(&all[1], State::Disabled), Err(Error::Named { .. })));
+    // Somebody is at work on it.
+    let held = Reservation::of(&store, store.find(&(&all[0]).into(), |_| true).unwrap()).unwrap();
+    assert!(matches!(set(&all[0], State::Available), Err(Error::Busy { .. })));
+    drop(held);
+    let failed = reserve(&store, "1.0.2").image.id;
+    assert!(matches!(set(&failed, State::Available), Err(Error::NotThere { .. })));
+}
+
+#[test]
+fn a_deletion_waits_for_nobody_and_is_not_taken_back() {
+    let (_folder, store) = store();
+    let mut held = reserve(&store, "1.0.0");
+    held.image.update(|manifest| manifest.set_state(State::Available, None)).unwrap();
+    let known = held.image.clone();
+    drop(held);
+    let delete = || store.begin_deletion(known.clone(), "old".to_owned());
+    // A machine that runs on it is in the way of its deletion only.
+    let running = known.hold().unwrap();
+    assert!(running.is_some());
+    assert!(matches!(delete(), Err(Error::Busy { .. })));
+    store.set_usability(known.clone(), State::Deprecated, None).unwrap();
+    drop(running);
+    let (deleted, from) = delete().unwrap();
+    assert_eq!((deleted.manifest.state, from), (State::Deleted, State::Deprecated));
+    // Whoever found it before learns of it when they lock it.
+    assert_eq!(Reservation::of(&store, known.clone()).unwrap().image.manifest.state, State::Deleted);
+    assert!(matches!(store.set_usability(known.clone(), State::Available, None), Err(Error::NotThere { .. })));
+    // The next run goes on with it.
+    assert_eq!(delete().unwrap().1, State::Deleted);
+    deleted.remove(&store).unwrap();
+    assert!(matches!(Reservation::of(&store, known), Err(Error::Io { .. } | Error::NoImage { .. })));
+}
+
+#[test]
+fn what_runs_is_named_by_its_folder() {
+    let (_folder, store) = store();
+    let run = store.begin_run("build").unwrap();
+    let running = store.running().unwrap();
+    assert_eq!(running.len(), 1);
+    assert_eq!((running[0].purpose.as_str(), running[0].process), ("build", std::process::id()));
+    drop(run);
+    assert_eq!(store.running().unwrap(), []);
 }
 
 #[test]

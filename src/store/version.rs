@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::channel::{ChannelId, ChannelName};
+
 /// Largest number in a version: the API's bound.
 const MAX_NUMBER: u32 = (1 << 30) - 1;
 
@@ -15,6 +17,12 @@ const MAX_NUMBER: u32 = (1 << 30) - 1;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Invalid(String);
+
+impl Invalid {
+    pub(super) fn new(why: String) -> Self {
+        Self(why)
+    }
+}
 
 /// An image's name: 3 to 128 letters, digits, hyphens, underscores and inner spaces. Safe as a file name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -263,23 +271,30 @@ impl fmt::Display for ImageId {
     }
 }
 
-/// What names an image on the command line or as a parent: `nginx`, `nginx/1.x.x`, `nginx/1.0.0`, `nginx/1.0.0/3`.
+/// What names an image on the command line or as a parent: `nginx`, `nginx/1.x.x`, `nginx/1.0.0`, `nginx/1.0.0/3`, or the
+/// channel `nginx@stable`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     /// The recipe's name.
     pub name: ImageName,
     version: VersionPattern,
     build: Option<u32>,
+    channel: Option<ChannelName>,
 }
 
 impl Pattern {
-    /// Whether an image is among those meant.
+    /// Whether an image is among those meant; which one a channel names, the store knows.
     pub fn matches(&self, id: &ImageId) -> bool {
         self.name == id.name && self.version.matches(id.version) && self.build.is_none_or(|build| build == id.build)
     }
 }
 
 impl Pattern {
+    /// The channel that it is, if it is one.
+    pub fn channel(&self) -> Option<ChannelId> {
+        Some(ChannelId { image: self.name.clone(), channel: self.channel.clone()? })
+    }
+
     /// Whether it can mean one image only.
     pub fn names_a_build(&self) -> bool {
         self.build.is_some()
@@ -290,6 +305,10 @@ impl FromStr for Pattern {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
+        if text.contains('@') {
+            let ChannelId { image: name, channel } = text.parse()?;
+            return Ok(Self { name, version: VersionPattern::ANY, build: None, channel: Some(channel) });
+        }
         let (name, rest) = text.split_once('/').unwrap_or((text, "x.x.x"));
         let (version, build) = match rest.split_once('/') {
             Some((version, "x")) => (version, None),
@@ -299,7 +318,7 @@ impl FromStr for Pattern {
             }
             None => (rest, None),
         };
-        Ok(Self { name: name.parse()?, version: version.parse()?, build })
+        Ok(Self { name: name.parse()?, version: version.parse()?, build, channel: None })
     }
 }
 
@@ -307,12 +326,15 @@ impl From<&ImageId> for Pattern {
     fn from(id: &ImageId) -> Self {
         let Version { major, minor, patch } = id.version;
         let version = VersionPattern { major: Some(major), minor: Some(minor), patch: Some(patch) };
-        Self { name: id.name.clone(), version, build: Some(id.build) }
+        Self { name: id.name.clone(), version, build: Some(id.build), channel: None }
     }
 }
 
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(channel) = self.channel() {
+            return channel.fmt(f);
+        }
         write!(f, "{}/{}", self.name, self.version)?;
         match self.build {
             Some(build) => write!(f, "/{build}"),

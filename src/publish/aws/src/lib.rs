@@ -16,6 +16,7 @@
 mod ebs;
 mod ec2;
 mod error;
+mod lifecycle;
 mod s3;
 mod sns;
 mod ssm;
@@ -35,6 +36,7 @@ pub use ec2::{
     BootMode, Copy, ImageState, Import, ImportState, LaunchPermission, Registration, Snapshot, SnapshotState,
 };
 pub use error::Error;
+pub use lifecycle::ImageUse;
 pub use s3::{Body, Part, Upload};
 pub use ssm::{Parameter, ParameterType};
 pub use template::TemplateVersion;

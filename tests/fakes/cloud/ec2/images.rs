@@ -39,6 +39,7 @@ pub(super) const ACTIONS: &[Action] = &[
         run: deprecate,
     },
     Action { name: "DisableImageDeprecation", fields: &[&[must("ImageId", ID)]], run: undeprecate },
+    Action { name: "DisableImage", fields: &[&[must("ImageId", ID)]], run: disable },
 ];
 
 /// Where an image is in its life.
@@ -48,6 +49,8 @@ pub(crate) enum ImageState {
     Pending(u32),
     Available,
     Failed(String),
+    /// Nobody may launch it.
+    Disabled,
 }
 
 /// Whom an image may be launched by.
@@ -125,6 +128,7 @@ impl Image {
             ImageState::Pending(_) => "pending",
             ImageState::Available => "available",
             ImageState::Failed(_) => "failed",
+            ImageState::Disabled => "disabled",
         }
     }
 }
@@ -210,6 +214,7 @@ fn describe(context: &Context<'_>, state: &mut State, xml: &mut Xml) -> Outcome<
         let Some(image) = state.visible_image(caller, &id) else { continue };
         let is_current = image.deprecated.is_none_or(|at| at > Timestamp::now());
         let is_shown = shows_deprecated || is_current || image.owner == caller.account;
+        let is_shown = is_shown && (image.state != ImageState::Disabled || query.flag("IncludeDisabled") == Some(true));
         let is_meant = (ids.is_empty() || ids.contains(&id)) && is_owner(&image.owner) && is_shown;
         if is_meant && context.passes(|name| filtered(image, name))? {
             found.push(image.clone());
@@ -322,6 +327,20 @@ fn deprecate(context: &Context<'_>, state: &mut State, xml: &mut Xml) -> Outcome
     // To the nearest minute.
     let minute = (at.as_second() + 30).div_euclid(60) * 60;
     image.deprecated = Timestamp::from_second(minute).ok();
+    xml.text("return", true);
+    Ok(())
+}
+
+fn disable(context: &Context<'_>, state: &mut State, xml: &mut Xml) -> Outcome<()> {
+    let id = context.query.text("ImageId");
+    let (image, need) = state.own_image(context.caller, &id, "ec2:DisableImage")?;
+    context.may(&[need])?;
+    if image.state != ImageState::Available {
+        return refuse("InvalidAMIID.Unavailable", format!("The image ID '{id}' is no longer available"));
+    }
+    image.state = ImageState::Disabled;
+    // It is private from then on, also if it is enabled again.
+    image.permissions.clear();
     xml.text("return", true);
     Ok(())
 }

@@ -10,6 +10,7 @@ use super::{Action, Context};
 const ATTRIBUTES: Kind = Kind::OneOf(&[
     "description",
     "launchPermission",
+    "lastLaunchedTime",
     "blockDeviceMapping",
     "bootMode",
     "tpmSupport",
@@ -162,6 +163,8 @@ fn describe(context: &Context<'_>, state: &mut State, xml: &mut Xml) -> Outcome<
             xml.list("blockDeviceMapping", &image.mappings, write_mapping);
             return Ok(());
         }
+        // Nobody launches anything here.
+        "lastLaunchedTime" => None,
         "description" => image.description.as_ref(),
         "bootMode" => image.boot_mode.as_ref(),
         "tpmSupport" => image.tpm_support.as_ref(),

@@ -337,8 +337,11 @@ fn describe(context: &Context<'_>, state: &mut State, xml: &mut Xml) -> Outcome<
 
 fn describe_versions(context: &Context<'_>, state: &mut State, xml: &mut Xml) -> Outcome<()> {
     context.may(&[Need::new("ec2:DescribeLaunchTemplateVersions", "*")])?;
-    let (template, _) = named(context, state, "ec2:DescribeLaunchTemplateVersions")?;
     let said = context.query.texts("LaunchTemplateVersion");
+    if context.query.get("LaunchTemplateId").is_none() && context.query.get("LaunchTemplateName").is_none() {
+        return describe_of_all(context, state, xml, &said);
+    }
+    let (template, _) = named(context, state, "ec2:DescribeLaunchTemplateVersions")?;
     let mut numbers: Vec<u64> = said.iter().map(|said| version(template, said)).collect::<Outcome<_>>()?;
     if numbers.is_empty() {
         numbers = template.versions.keys().rev().copied().collect();
@@ -360,6 +363,34 @@ fn describe_versions(context: &Context<'_>, state: &mut State, xml: &mut Xml) ->
     }
     let (shown, next) = context.page(found)?;
     xml.list("launchTemplateVersionSet", shown, |xml, number| write_version(xml, template, number));
+    xml.maybe("nextToken", next);
+    Ok(())
+}
+
+/// Without a template, those that are the newest or the default of all templates of the account.
+fn describe_of_all(context: &Context<'_>, state: &mut State, xml: &mut Xml, said: &[String]) -> Outcome<()> {
+    if said.is_empty() || said.iter().any(|said| said != "$Latest" && said != "$Default") {
+        return refuse("InvalidParameterCombination", "Without a launch template, versions are $Latest or $Default");
+    }
+    let mut found = Vec::new();
+    let own = state.region(&context.caller.region).templates.values();
+    for template in own.filter(|template| template.owner == context.caller.account) {
+        let mut numbers: Vec<u64> = said.iter().map(|said| version(template, said)).collect::<Outcome<_>>()?;
+        numbers.dedup();
+        for number in numbers {
+            let image = template.versions.get(&number).and_then(TemplateVersion::image);
+            let filtered = |name: &str| match name {
+                "image-id" => Some(image.map(str::to_owned).into_iter().collect()),
+                "is-default-version" => Some(vec![(number == template.default).to_string()]),
+                _ => None,
+            };
+            if context.passes(filtered)? {
+                found.push((template, number));
+            }
+        }
+    }
+    let (shown, next) = context.page(found)?;
+    xml.list("launchTemplateVersionSet", shown, |xml, (template, number)| write_version(xml, template, number));
     xml.maybe("nextToken", next);
     Ok(())
 }
