@@ -10,23 +10,17 @@ mod op;
 mod port;
 mod server;
 
-/// With a host that is no machine's, the agent talks over the socket that is its standard input, and is told of a folder in
-/// memory where nothing may stay: `--socket FOLDER`.
-fn folder_of_host() -> Option<std::ffi::OsString> {
-    let mut arguments = std::env::args_os().skip(1);
-    arguments.next().filter(|argument| argument == "--socket")?;
-    arguments.next()
-}
-
 fn main() -> std::process::ExitCode {
-    let served = match folder_of_host() {
-        Some(folder) => {
-            let served = port::socket().and_then(|port| server::serve(port, server::Silence::Ends));
-            // The host removes it as well, unless it was killed.
-            drop(std::fs::remove_dir_all(folder));
-            served
-        }
-        None => port::open().and_then(|port| server::serve(port, server::Silence::Lasts)),
+    let mut arguments = std::env::args_os().skip(1);
+    // With a host that is no machine's, it talks over the socket that is its standard input, and may be told of a folder
+    // in memory where nothing may stay: `--socket [FOLDER]`.
+    let served = if arguments.next().is_some_and(|argument| argument == "--socket") {
+        let served = port::socket().and_then(|port| server::serve(port, server::Silence::Ends));
+        // The host removes it as well, unless it was killed.
+        drop(arguments.next().map(std::fs::remove_dir_all));
+        served
+    } else {
+        port::open().and_then(|port| server::serve(port, server::Silence::Lasts))
     };
     match served {
         Ok(()) => std::process::ExitCode::SUCCESS,

@@ -293,7 +293,7 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let leader = folder.join("leader");
         let server = std::thread::spawn(|| serve(port, Silence::Ends));
-        let script = format!("echo $$ > {0}.new; mv {0}.new {0}; exec yes", leader.display());
+        let script = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 600", leader.display());
         let exec = Exec {
             argv: ["sh", "-c", &script].map(str::to_owned).into(),
             env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
@@ -310,7 +310,7 @@ mod tests {
         }
         let group: i32 = std::fs::read_to_string(&leader).unwrap().trim().parse().unwrap();
         assert!(members(group) > 0);
-        // What the program writes is never read, so the kernel resets the connection.
+        // The greeting was never read, so the kernel resets the connection.
         drop(host);
         drop(server.join().unwrap());
         assert_eq!(members(group), 0);

@@ -156,7 +156,10 @@ async fn on_host(disk: PathBuf, secrets: Vec<Secret>) -> Result<OnHost, Error> {
         let values: Vec<&str> = secrets.iter().map(|secret| secret.value.as_str()).collect();
         let found = if values.is_empty() { Vec::new() } else { search::find(&disk, &values)? };
         let traces = secrets.iter().filter(|secret| found.contains(&secret.value.as_str()));
-        Ok(OnHost { size, table, boot_code, traces: traces.map(|secret| secret.name.clone()).collect() })
+        let mut traces: Vec<String> = traces.map(|secret| secret.name.clone()).collect();
+        // A secret may be there in several forms.
+        traces.dedup();
+        Ok(OnHost { size, table, boot_code, traces })
     };
     tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
 }

@@ -164,6 +164,7 @@ fn guest_code(error: &guest::Error) -> u8 {
         | guest::Error::AgentSilent { .. }
         | guest::Error::Source(_)
         | guest::Error::Agent { .. }
+        | guest::Error::Memory { .. }
         | guest::Error::Protocol(_) => OTHER,
     }
 }

@@ -135,6 +135,7 @@ mod tests {
             r#""p&ss'w \"\u00F6r\/d+1""#,
             r#""p\u0026ss'w \"ör/d+1""#,
             r#""p\u0026ss\u0027w \u0022ör/d+1""#,
+            r#""p\u0026ss\u0027w \u0022\u00F6r/d\u002B1""#,
             "<p>p&amp;ss'w \"ör/d+1</p>",
             "<p>p&amp;ss&#x27;w &quot;ör/d+1</p>",
             "<p>p&amp;ss&apos;w &quot;ör/d+1</p>",
@@ -162,22 +163,26 @@ mod tests {
     #[test]
     fn what_everybody_may_know_of_a_secret_is_not_looked_for() {
         let bundle = "-----BEGIN CERTIFICATE-----\nMIIBtjCCAVugAwIBAgITBmyf\n-----END CERTIFICATE-----\n\
-            -----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIGzR\n-----END PRIVATE KEY-----\nuser=admin\n";
+            -----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIGzR\n-----END PRIVATE KEY-----\nuser=admin\n\
+            -----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQ\n-----END OPENSSH PRIVATE KEY-----\n";
         let secrets = secrets(&[bundle]);
         let needles: Vec<&str> = secrets.needles().map(|(needle, _)| needle).collect();
         assert!(needles.contains(&"MC4CAQAwBQYDK2VwBCIEIGzR") && needles.contains(&bundle));
         assert!(!needles.contains(&"MIIBtjCCAVugAwIBAgITBmyf") && !needles.contains(&"user=admin"));
+        assert!(!needles.iter().any(|needle| needle.starts_with("b3BlbnNzaC1rZXktdjE")));
         assert_eq!(secrets.mask("MIIBtjCCAVugAwIBAgITBmyf"), "MIIBtjCCAVugAwIBAgITBmyf");
         assert_eq!(secrets.mask("user=admin"), MASK);
     }
 
     #[test]
     fn fields_of_a_secret_in_json_are_masked_and_those_that_tell_are_looked_for() {
-        let secrets =
-            secrets(&[r#"{"username":"postgres","password":"hunter22","more":[{"apiToken":"abcdefgh"}],"port":5432}"#]);
+        let secrets = secrets(&[
+            r#"{"username":"postgres","password":"hunter22","more":[{"apiToken":"abcdefgh","token_type":"Bearer-x","publicKey":"AAAAC3Nz"}],"port":5432}"#,
+        ]);
         assert_eq!(secrets.mask("psql postgres:hunter22@db:5432 abcdefgh"), "psql ***:***@db:5432 ***");
         let needles: Vec<&str> = secrets.needles().map(|(needle, _)| needle).collect();
         assert!(needles.contains(&"hunter22") && needles.contains(&"abcdefgh") && !needles.contains(&"postgres"));
+        assert!(!needles.contains(&"Bearer-x") && !needles.contains(&"AAAAC3Nz"));
     }
 
     #[test]
@@ -200,6 +205,13 @@ mod tests {
         let cuts: Vec<usize> = (0..=text.len()).map(|at| secrets.cut(text, at)).collect();
         assert_eq!(cuts, [0, 1, 2, 10, 10, 10, 10, 10, 10, 10, 10, 11, 12]);
         assert_eq!(Secrets::default().cut(text, 5), 5);
+    }
+
+    #[test]
+    fn a_line_break_at_its_end_hides_no_secret() {
+        let secrets = secrets(&["hunter22\n"]);
+        assert_eq!(secrets.mask("hunter22"), MASK);
+        assert!(secrets.needles().any(|(needle, _)| needle == "hunter22"));
     }
 
     #[test]

@@ -3,24 +3,24 @@
 use std::io;
 use std::path::Path;
 
+use aho_corasick::AhoCorasick;
 use imago::Mapping;
-use memchr::memmem::Finder;
 
 use super::sealed::open;
 
 const WINDOW: usize = 4 << 20;
 
 /// Which of some byte strings occur on a stand-alone qcow2 disk, as the guest sees it. Content that the guest has
-/// compressed or encrypted is not recognised.
+/// compressed or encrypted is not recognised. All are looked for at once: one secret has many forms.
 pub fn find<'a>(disk: &Path, needles: &[&'a str]) -> io::Result<Vec<&'a str>> {
     let needles: Vec<&str> = needles.iter().copied().filter(|needle| !needle.is_empty()).collect();
-    let mut finders: Vec<(&str, Finder<'_>)> = needles.iter().map(|needle| (*needle, Finder::new(*needle))).collect();
+    let finder = AhoCorasick::new(&needles).map_err(io::Error::other)?;
     let overlap = needles.iter().map(|needle| needle.len()).max().unwrap_or(1) - 1;
     let disk = open(disk)?;
-    let mut found = Vec::new();
+    let mut is_found = vec![false; needles.len()];
     let mut window = Vec::with_capacity(WINDOW + overlap);
     let mut offset = 0;
-    while offset < disk.size() && !finders.is_empty() {
+    while offset < disk.size() && !is_found.iter().all(|is_found| *is_found) {
         let (mapping, length) = disk.get_mapping(offset, disk.size() - offset)?;
         if length == 0 {
             break;
@@ -35,15 +35,13 @@ pub fn find<'a>(disk: &Path, needles: &[&'a str]) -> io::Result<Vec<&'a str>> {
         window.resize(kept + n, 0);
         disk.read(&mut window[kept..], offset)?;
         offset += n as u64;
-        finders.retain(|(needle, finder)| {
-            let is_there = finder.find(&window).is_some();
-            found.extend(is_there.then_some(*needle));
-            !is_there
-        });
+        for there in finder.find_overlapping_iter(&window) {
+            is_found[there.pattern().as_usize()] = true;
+        }
         // A needle may begin in this window and end in the next.
         window.drain(..window.len().saturating_sub(overlap));
     }
-    Ok(found)
+    Ok(needles.into_iter().zip(is_found).filter_map(|(needle, is_found)| is_found.then_some(needle)).collect())
 }
 
 /// Whether a disk is a stand-alone qcow2 of the kind that this module can search: not compressed with zstd, for

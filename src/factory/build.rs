@@ -113,8 +113,7 @@ impl Factory {
         let (stages, kept) = (std::mem::take(&mut build.stages), build.kept.take());
         let secrets = build.secrets.clone();
         logged.settle_layers(&build.keeper).await;
-        let masked = super::log::mask(&image.folder().join(CONSOLE_LOG), &secrets);
-        let result = result.and(masked.map_err(Error::from));
+        logged.mask_log(&image.folder().join(CONSOLE_LOG), &secrets);
         match result {
             Ok(()) => image.update(|manifest| manifest.stages.clone_from(&stages))?,
             Err(error) => {
@@ -183,7 +182,7 @@ pub(super) struct Build<'a> {
     /// The disk of a failed build machine, in the run's folder.
     kept: Option<PathBuf>,
     /// Of the plan; none before it has its ground.
-    secrets: Secrets,
+    pub(super) secrets: Secrets,
     pub(super) stages: Vec<Stage>,
     pub(super) keeper: TaskTracker,
 }
@@ -246,7 +245,7 @@ impl<'a> Build<'a> {
     fn warn_of_documents_with_secrets(&self) {
         let components = self.plan.components.iter().map(|component| &component.program.document.source);
         for source in std::iter::once(&self.plan.recipe.source).chain(components) {
-            if self.secrets.are_in(&source.text) {
+            if self.secrets.needles().any(|(needle, _)| source.text.contains(needle)) {
                 let warning = format!("{}: the value of a secret stands in the document itself", source.name);
                 self.factory.tell(Event::Warning(warning));
             }
@@ -260,7 +259,7 @@ impl<'a> Build<'a> {
             stage.cached = machine.cached;
         }
         let known = self.secrets.clone();
-        machine.guest.clear_console_with(move |text| known.mask(text));
+        machine.guest.mask_console_with(move |text| known.mask(text));
         Ok(machine)
     }
 

@@ -106,6 +106,9 @@ impl Factory {
             note(&mut outcome, &site.secrets, "RemoveFiles", brought.leave(guest)).await;
         }
         note(&mut outcome, &site.secrets, "DetachDevices", release_devices(guest)).await;
+        if let Some(guest::Error::Refused(error)) = &mut outcome.lost {
+            error.message = steps.surroundings.secrets.mask(&error.message);
+        }
         Ran { component: component.name.clone(), outcome }
     }
 

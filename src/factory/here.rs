@@ -16,7 +16,7 @@ use super::{Error, Event, Factory};
 use crate::component::{
     Event as StepEvent, References, Secrets, Site as Surroundings, StepOutline, StepReport, StepStatus,
 };
-use crate::guest::{Guest, plain_environment};
+use crate::guest::{self, Guest, plain_environment};
 use crate::host::file;
 use crate::store::Run;
 
@@ -74,10 +74,14 @@ impl Factory {
         secrets: Secrets,
         execution_id: &str,
     ) -> Result<Vec<Ran>, Error> {
-        let guest = Guest::here(run.folder()).await.map_err(|error| Error::Host {
-            what: format!("this machine can't be worked on: {}", crate::host::one_line(&error)),
-            mend: "the store's file system has to allow programs (`noexec`); or run it in a machine: --in PARENT"
-                .to_owned(),
+        let guest = Guest::here(run.folder(), !secrets.is_empty()).await.map_err(|error| {
+            let is_noexec =
+                matches!(&error, guest::Error::Agent { source } if source.kind() == io::ErrorKind::PermissionDenied);
+            let allow = if is_noexec { "the store's file system has to allow programs (`noexec`); or " } else { "" };
+            Error::Host {
+                what: format!("this machine can't be worked on: {}", crate::host::one_line(&error)),
+                mend: format!("{allow}run it in a machine: --in PARENT"),
+            }
         })?;
         let working_directory = std::env::current_dir()?.to_string_lossy().into_owned();
         let mut environment: Vec<(String, String)> = plain_environment();

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fs_err::File;
 use goldsmith_agent::message::Stream;
 
-use super::Event;
 use super::build::BUILD_LOG;
+use super::{Event, Factory};
 use crate::component::{Event as StepEvent, Secrets, StepStatus};
 use crate::host::file;
 use crate::publish;
@@ -52,11 +52,21 @@ pub fn note_in_log(store: &Store, image: &ImageId, text: &str) {
     }
 }
 
-/// Takes secrets out of a log that somebody else has written, if it is there: a guest's console.
-pub(super) fn mask(path: &Path, secrets: &Secrets) -> io::Result<()> {
-    if secrets.is_empty() {
-        return Ok(());
+impl Factory {
+    /// Takes secrets out of a log that somebody else has written, if it is there: a guest's console. One from which they
+    /// can't be taken goes.
+    pub(super) fn mask_log(&self, path: &Path, secrets: &Secrets) {
+        if secrets.is_empty() {
+            return;
+        }
+        let Err(error) = mask(path, secrets) else { return };
+        let gone = file::remove_if_there(path);
+        let what = if gone.is_ok() { "it is removed" } else { "it may hold secrets: remove it" };
+        self.tell(Event::Warning(format!("`{}` can't be cleared of secrets ({error}); {what}", path.display())));
     }
+}
+
+fn mask(path: &Path, secrets: &Secrets) -> io::Result<()> {
     let log = match fs_err::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         log => log?,

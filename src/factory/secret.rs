@@ -30,7 +30,7 @@ impl Factory {
             let value = tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => return Err(Error::Interrupted),
-                value = get(source) => value.and_then(checked),
+                value = get(source) => value.map(without_line_break).and_then(checked),
             };
             let value = value.map_err(|why| Error::Host {
                 what: format!("the secret `{}` can't be had from {source}: {why}", name(reference)),
@@ -86,7 +86,7 @@ async fn get(source: &SecretSource) -> Result<String, String> {
         SecretSource::Variable(name) => std::env::var(name).map_err(|error| error.to_string()),
         SecretSource::File(path) => {
             let file = fs::tokio::File::open(path).await.map_err(|error| error.to_string())?;
-            read(file).await.map(without_line_break)
+            read(file).await
         }
         SecretSource::Command(command) => {
             let ran = tokio::time::timeout(COMMAND_DEADLINE, run(command)).await;
@@ -104,7 +104,7 @@ async fn run(command: &str) -> Result<String, String> {
     let output = child.stdout.take().ok_or("the command has no output")?;
     let value = read(output).await?;
     let status = child.wait().await.map_err(|error| error.to_string())?;
-    if status.success() { Ok(without_line_break(value)) } else { Err(format!("the command ended with {status}")) }
+    if status.success() { Ok(value) } else { Err(format!("the command ended with {status}")) }
 }
 
 async fn read(from: impl tokio::io::AsyncRead + Unpin) -> Result<String, String> {
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     async fn got(source: &str) -> Result<String, String> {
-        get(&source.parse().unwrap()).await.and_then(checked)
+        get(&source.parse().unwrap()).await.map(without_line_break).and_then(checked)
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use goldsmith_agent::message::Exec;
 
-use super::build::{Build, Options};
+use super::build::{Build, CONSOLE_LOG, Options};
 use super::plan::Plan;
 use super::{Error, Factory, key};
 use crate::component::Site as Surroundings;
@@ -72,6 +72,7 @@ impl Factory {
         };
         let led = led.await;
         self.settle_layers(&keeper).await;
+        self.mask_log(&run.path(CONSOLE_LOG), &build.secrets);
         drop(build);
         keep_logs(&mut run, &led)?;
         led

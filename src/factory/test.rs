@@ -55,7 +55,7 @@ impl Factory {
         }
         let source = Source::read(&image.folder().join(DOCUMENTS).join(RECIPE)).map_err(Error::Unreadable)?;
         let (recipe, _) = recipe::decode(&source).map_err(Box::new)?;
-        let documents = if others.is_empty() { kept_documents(image)? } else { named_documents(others) };
+        let documents = if others.is_empty() { kept_documents(image, &recipe)? } else { named_documents(others) };
         let mut given = given.clone();
         if given.asks_aws {
             let missing = missing(&documents, &given)?;
@@ -105,7 +105,7 @@ impl Factory {
         evidence: &str,
     ) -> Result<Test, Error> {
         let tested = self.stage(stages, "test", self.boot_and_test(image, recipe, with, shape, evidence)).await;
-        super::log::mask(&image.folder().join(evidence).join(CONSOLE_LOG), with.1)?;
+        self.mask_log(&image.folder().join(evidence).join(CONSOLE_LOG), with.1);
         tested
     }
 
@@ -134,7 +134,7 @@ impl Factory {
         match Guest::boot(&shape.qemu, &spec, run.folder(), shape.boot_timeout).await {
             Ok(guest) => {
                 let known = secrets.clone();
-                guest.clear_console_with(move |text| known.mask(text));
+                guest.mask_console_with(move |text| known.mask(text));
                 let checked = async {
                     let problem = check_system(&guest, &recipe.allowed_failed_units).await?;
                     guest.make_folder(&recipe.working_directory, None).await?;
@@ -295,8 +295,9 @@ impl Document {
     }
 }
 
-/// The documents that an image was built with, which lie in its folder.
-fn kept_documents(image: &Image) -> Result<Vec<Document>, Error> {
+/// The documents that an image was built with, which lie in its folder. What is kept of the references that they were given
+/// wins over what the recipe says.
+fn kept_documents(image: &Image, recipe: &Recipe) -> Result<Vec<Document>, Error> {
     let used = image.manifest.source.iter().flat_map(|source| &source.components);
     let mut documents = Vec::new();
     for (number, component) in (1..).zip(used) {
@@ -304,7 +305,9 @@ fn kept_documents(image: &Image) -> Result<Vec<Document>, Error> {
         let path = image.folder().join(DOCUMENTS).join(kept_document(number, &name));
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
         let set = component.parameters.iter().map(|(name, value)| (name.clone(), text(value)));
-        let references = component.references.iter().map(|(name, value)| (name.clone(), text(value))).collect();
+        let kept = component.references.iter().map(|(name, value)| (name.clone(), text(value)));
+        let of_recipe = recipe.references.iter().map(|(name, value)| (name.value.clone(), value.value.clone()));
+        let references = of_recipe.chain(kept).collect();
         let parameters = declared(&path, set.collect())?;
         documents.push(Document { name, path, parameters, references });
     }

@@ -25,24 +25,29 @@ const DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Here {
     child: Mutex<Child>,
-    /// In memory, for scripts that no disk may hold.
-    memory: TempDir,
+    /// In memory, for scripts that no disk may hold; none if there will be no such scripts.
+    memory: Option<TempDir>,
     /// Kept open: the agent reads of a port that is closed as of a guest that has restarted.
     _closings: watch::Sender<u64>,
 }
 
 impl Guest {
     /// Starts an agent on this host. Its program is put into `folder`, which must not be mounted `noexec`.
-    pub async fn here(folder: &Path) -> Result<Self, Error> {
+    /// Scripts that no disk may hold can be run only if that is said here: it takes a file system in memory.
+    pub async fn here(folder: &Path, has_secrets: bool) -> Result<Self, Error> {
         let program = folder.join("agent");
         let started = |source| Error::Agent { source };
         fs_err::write(&program, AGENT).map_err(started)?;
         fs_err::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).map_err(started)?;
-        let memory = tempfile::Builder::new().prefix("goldsmith-").tempdir_in(MEMORY).map_err(started)?;
+        let memory = has_secrets.then(|| tempfile::Builder::new().prefix("goldsmith-").tempdir_in(MEMORY));
+        let memory = memory.transpose().map_err(|source| Error::Memory { folder: MEMORY, source })?;
         let (ours, theirs) = UnixStream::pair().map_err(started)?;
         ours.set_nonblocking(true).map_err(started)?;
         let mut command = Command::new(&program);
-        command.arg("--socket").arg(memory.path()).stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)));
+        command
+            .arg("--socket")
+            .args(memory.as_ref().map(TempDir::path))
+            .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)));
         // Its own group: a Ctrl-C at the terminal is goldsmith's to deal with.
         command.stdout(Stdio::null()).process_group(0).kill_on_drop(false);
         let child = command.spawn().map_err(started)?;
@@ -65,8 +70,8 @@ impl Guest {
 
 impl Here {
     /// Where scripts go that no disk may hold: nobody else may look in, and nothing in it outlives the agent.
-    pub(super) fn memory(&self) -> String {
-        self.memory.path().to_string_lossy().into_owned()
+    pub(super) fn memory(&self) -> &str {
+        self.memory.as_ref().and_then(|memory| memory.path().to_str()).unwrap_or(MEMORY)
     }
 
     /// Ends the agent, to which nobody may talk any more.

@@ -77,6 +77,14 @@ pub enum Error {
     /// What was to be written to the guest can't be read on the host.
     #[error("a file for the guest can't be read")]
     Source(#[source] std::io::Error),
+    /// This host gives no place for what no disk may hold.
+    #[error("scripts with secrets take a folder in `{folder}`, which can't be made")]
+    Memory {
+        /// Where.
+        folder: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The agent can't be started on this host.
     #[error("the agent can't be set up and started")]
     Agent {
@@ -149,15 +157,15 @@ pub struct Guest {
     /// How many times longer than with KVM everything may take.
     patience: u32,
     /// Takes out of the console's lines what errors must not show.
-    cleared: OnceLock<Clearing>,
+    mask: OnceLock<Mask>,
 }
 
 /// Takes out of a text what must not be shown.
-struct Clearing(Box<dyn Fn(&str) -> String + Send + Sync>);
+struct Mask(Box<dyn Fn(&str) -> String + Send + Sync>);
 
-impl std::fmt::Debug for Clearing {
+impl std::fmt::Debug for Mask {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Clearing")
+        f.write_str("Mask")
     }
 }
 
@@ -170,20 +178,20 @@ enum Body {
 
 impl Guest {
     fn new(body: Body, agent: Agent, patience: u32) -> Self {
-        Self { body, agent, patience, cleared: OnceLock::new() }
+        Self { body, agent, patience, mask: OnceLock::new() }
     }
 
-    /// From now on, whatever errors quote of the console is cleared by this first: what the guest is given from now on may
+    /// From now on, whatever errors quote of the console is masked by this first: what the guest is given from now on may
     /// be shown there by its programs. It can be said once.
-    pub fn clear_console_with(&self, clear: impl Fn(&str) -> String + Send + Sync + 'static) {
-        let _said_before = self.cleared.set(Clearing(Box::new(clear)));
+    pub fn mask_console_with(&self, mask: impl Fn(&str) -> String + Send + Sync + 'static) {
+        let _said_before = self.mask.set(Mask(Box::new(mask)));
     }
 
     /// A folder that no disk holds, for what must not reach one.
     pub fn memory_folder(&self) -> String {
         match &self.body {
             Body::Machine { .. } => IN_MEMORY.to_owned(),
-            Body::Here(here) => here.memory(),
+            Body::Here(here) => here.memory().to_owned(),
         }
     }
 
@@ -448,9 +456,9 @@ impl Guest {
         let console = console::tail(machine.console_log(), CONSOLE_LINES);
         // What ended the guest says more than what came of it.
         let fatal = seen.iter().rfind(|seen| seen.sign.is_fatal);
-        let clear = |line: &str| self.cleared.get().map_or_else(|| line.to_owned(), |Clearing(clear)| clear(line));
-        let seen = fatal.or(seen.last()).map(|seen| Seen { sign: seen.sign, line: clear(&seen.line) });
-        (seen, console.iter().map(|line| clear(line)).collect())
+        let mask = |line: &str| self.mask.get().map_or_else(|| line.to_owned(), |Mask(mask)| mask(line));
+        let seen = fatal.or(seen.last()).map(|seen| Seen { sign: seen.sign, line: mask(&seen.line) });
+        (seen, console.iter().map(|line| mask(line)).collect())
     }
 }
 

@@ -35,7 +35,10 @@ pub(crate) fn run(shared: &Shared, id: u32, exec: Exec) -> Result<Exit, OpError>
     let Some((program, arguments)) = exec.argv.split_first() else {
         return Err(OpError { kind: OpErrorKind::Other, message: "no program was named".to_owned() });
     };
-    let mut child = Command::new(program)
+    let (events, inbox) = mpsc::channel();
+    // Before it starts, so that none starts that nobody would end.
+    shared.register(id, events.clone());
+    let started = Command::new(program)
         .args(arguments)
         .env_clear()
         .envs(exec.env)
@@ -44,11 +47,15 @@ pub(crate) fn run(shared: &Shared, id: u32, exec: Exec) -> Result<Exit, OpError>
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| failed(program, &error))?;
+        .spawn();
+    let mut child = match started {
+        Ok(child) => child,
+        Err(error) => {
+            shared.unregister(id);
+            return Err(failed(program, &error));
+        }
+    };
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let (events, inbox) = mpsc::channel();
-    shared.register(id, events.clone());
     if let Some(stdout) = child.stdout.take() {
         pump(shared.clone(), id, Stream::Stdout, stdout, events.clone());
     }

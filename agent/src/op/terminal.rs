@@ -35,12 +35,18 @@ pub(crate) fn run(shared: &Shared, id: u32, exec: Exec, size: Size, keys: Receiv
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(exec.env).current_dir(&exec.cwd);
     lead_session(&mut command, terminal).map_err(|error| failed("a terminal", &error))?;
-    let mut child = command.spawn().map_err(|error| failed(program, &error))?;
+    let (events, inbox) = mpsc::channel();
+    shared.register(id, events.clone());
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            shared.unregister(id);
+            return Err(failed(program, &error));
+        }
+    };
     // With it goes the last copy of the program's side that is ours: what is left closes with the program.
     drop(command);
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let (events, inbox) = mpsc::channel();
-    shared.register(id, events.clone());
     std::thread::spawn(move || type_keys(keyboard, &keys));
     pump(shared.clone(), id, Stream::Stdout, controller, events.clone());
     std::thread::spawn(move || drop(events.send(Event::Ended(child.wait()))));

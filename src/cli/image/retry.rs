@@ -22,6 +22,9 @@ pub(in super::super) struct Arguments {
     /// Give a secret, as for `build`; it is also looked for on the whole disk
     #[arg(long = "secret", value_name = "NAME=SOURCE", value_parser = values::secret)]
     secrets: Vec<(String, SecretSource)>,
+    /// Ask AWS's Parameter Store for values that nobody has given, as for `build`
+    #[arg(long)]
+    aws_parameters: bool,
     /// What guests run on
     #[arg(long, value_enum, default_value_t)]
     accel: Accelerator,
@@ -36,7 +39,12 @@ pub(in super::super) struct Arguments {
 pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), CliError> {
     let mut factory = Factory { endpoints: arguments.services.endpoints(), ..context.factory(arguments.accel)? };
     let image = factory.store.find(&arguments.image, |_| true)?;
-    let given = Given { references: arguments.references, secrets: arguments.secrets.clone(), ..Given::default() };
+    let given = Given {
+        references: arguments.references,
+        secrets: arguments.secrets.clone(),
+        asks_aws: arguments.aws_parameters,
+        ..Given::default()
+    };
     let check = CheckOptions { no_boot: false, secrets: arguments.secrets, site: arguments.site.wishes() };
     let options = PublishOptions { resume: false, check };
     let telling = arguments.events.tell_of(&mut factory, context);

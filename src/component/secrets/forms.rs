@@ -5,15 +5,20 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
 use super::Secrets;
 
-/// Shorter lines of a secret occur on disks by chance: `[default]`, `region = us-east-1`. They are masked only.
+/// Shorter lines of a key may occur on disks by chance. They are masked only.
 const SHORTEST_LINE: usize = 20;
+/// What the first line of every OpenSSH key begins with, and consists of where the key has no passphrase: PROTOCOL.key in
+/// OpenSSH's sources, `openssh-key-v1`.
+const OPENSSH_KEY: &str = "b3BlbnNzaC1rZXktdjE";
+/// Shorter fields of a secret may occur on disks by chance.
+const SHORTEST_FIELD: usize = 8;
 /// Widths of lines into which `base64`, PEM and `xxd` break what they encode.
 const BASE64_WIDTHS: [usize; 2] = [76, 64];
 const HEX_WIDTH: usize = 60;
 /// A last line of fewer characters says too little to be told from chance.
 const SHORTEST_REST: usize = 8;
-/// What the names of fields have in them whose values nobody may know.
-const TELLING: [&str; 7] = ["pass", "pwd", "secret", "token", "key", "credential", "private"];
+/// What the names of fields end with whose values nobody may know.
+const TELLING: [&str; 9] = ["password", "passwd", "passphrase", "pass", "pwd", "secret", "token", "key", "credential"];
 
 /// What gives a secret away.
 #[derive(Debug, Default)]
@@ -28,15 +33,16 @@ impl Forms {
     pub(super) fn of(secret: &str) -> Self {
         let mut forms = Self::default();
         forms.add(secret, true);
+        forms.add(secret.trim(), true);
         forms.add_all(broken(&STANDARD_NO_PAD.encode(secret), &BASE64_WIDTHS), true);
         forms.add_all(broken(&hex::encode(secret), &[HEX_WIDTH]), true);
         forms.add_all(broken(&hex::encode_upper(secret), &[HEX_WIDTH]), true);
         // Logs are masked line by line.
-        for line in lines(secret) {
-            forms.add(line, line.len() >= SHORTEST_LINE);
+        for (line, is_of_key) in lines(secret) {
+            forms.add(line, is_of_key && line.len() >= SHORTEST_LINE && !line.starts_with(OPENSSH_KEY));
         }
         if let Ok(value) = serde_json::from_str::<serde_json::Value>(secret) {
-            fields(&value, false, &mut |text, is_telling| forms.add(text, is_telling));
+            fields(&value, false, &mut |text, is_telling| forms.add(text, is_telling && text.len() >= SHORTEST_FIELD));
         }
         for list in [&mut forms.masked, &mut forms.searched] {
             list.sort_unstable();
@@ -62,23 +68,26 @@ impl Forms {
     }
 }
 
-/// Lines of a secret that are secret: neither what PEM (RFC 7468) puts around a key, nor a block that is public.
-fn lines(secret: &str) -> Vec<&str> {
+/// Lines of a secret that are secret, each with whether it is one of a key's in PEM (RFC 7468): neither what PEM puts around
+/// a key, nor a block that is public.
+fn lines(secret: &str) -> Vec<(&str, bool)> {
+    let is_base64 = |line: &str| line.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte));
     let mut secrets = Vec::new();
-    let mut is_public = false;
+    let (mut is_public, mut is_key) = (false, false);
     for line in secret.lines().map(str::trim) {
         if let Some(label) = line.strip_prefix("-----BEGIN ") {
             is_public = label.contains("CERTIFICATE") || label.contains("PUBLIC KEY");
+            is_key = !is_public;
         } else if line.starts_with("-----END ") {
-            is_public = false;
+            (is_public, is_key) = (false, false);
         } else if !is_public && line.len() < secret.len() {
-            secrets.push(line);
+            secrets.push((line, is_key && is_base64(line)));
         }
     }
     secrets
 }
 
-/// The texts in a value, each with whether the names above it say that nobody may know it.
+/// The texts in a value, each with whether the name of its field says that nobody may know it.
 fn fields(value: &serde_json::Value, is_telling: bool, found: &mut impl FnMut(&str, bool)) {
     match value {
         serde_json::Value::String(text) => found(text, is_telling),
@@ -86,7 +95,9 @@ fn fields(value: &serde_json::Value, is_telling: bool, found: &mut impl FnMut(&s
         serde_json::Value::Object(map) => {
             for (name, value) in map {
                 let name = name.to_lowercase();
-                fields(value, is_telling || TELLING.iter().any(|word| name.contains(word)), found);
+                let name = name.strip_suffix('s').filter(|name| !name.ends_with("pas")).unwrap_or(&name);
+                let is_telling = !name.contains("public") && TELLING.iter().any(|word| name.ends_with(word));
+                fields(value, is_telling, found);
             }
         }
         _ => {}
@@ -143,9 +154,10 @@ fn json(text: &str) -> Vec<String> {
         let ascii = replaced(plain, |character| (!character.is_ascii()).then(|| unit(character, upper)));
         let html = |text: &str| replaced(text, |character| "<>&".contains(character).then(|| unit(character, upper)));
         let all = |text: &str| replaced(&html(text), |character| (character == '\'').then(|| unit(character, upper)));
+        let pluses = |text: &str| replaced(text, |character| "'+`".contains(character).then(|| unit(character, upper)));
         let quotes = |text: &str| text.replace(r#"\""#, &unit('"', upper));
         forms.extend([html(plain), all(plain), quotes(&all(plain)), ascii.replace('/', r"\/")]);
-        forms.extend([html(&ascii), all(&ascii), quotes(&all(&ascii)), ascii]);
+        forms.extend([html(&ascii), all(&ascii), quotes(&all(&ascii)), quotes(&pluses(&html(&ascii))), ascii]);
     }
     forms
 }

@@ -222,7 +222,7 @@ pub type Watch<'a> = &'a (dyn Fn(u64, u64) -> bool + Sync);
 /// The digest of a disk's content and what was written; or at which format it failed, unless it was at the disk itself.
 pub type Outcome = Result<(String, Vec<Written>), (Option<Format>, Error)>;
 
-/// Batches that wait for a writer. With what is being read and written, about 40 MiB in the worst case.
+/// Batches that wait for a writer. With what is being read and written, about 20 MiB in the worst case.
 const QUEUE: usize = 2;
 
 /// Writes a disk in all formats at once. Returns the digest of its content, as [`crate::host::file::sha256_of_sparse`]

@@ -11,8 +11,8 @@ use zstd::bulk::Compressor;
 use super::{Error, Shared, small};
 use crate::disk::qcow2::{Content, Form, Inflater};
 
-/// Clusters that are read and made ready together: 2 MiB.
-const BATCH: usize = 32;
+/// Clusters that are read and made ready together: 1 MiB.
+const BATCH: usize = 16;
 /// What `zstd` and QEMU take when nobody says otherwise.
 const ZSTD_LEVEL: i32 = 3;
 
