@@ -154,7 +154,7 @@ fn network(reader: &Reader, fields: &mut Fields<'_>) -> Option<Spanned<Network>>
         (1, _) => {
             reader.error(
                 &node.span,
-                "`network: restricted` needs the hosts that may be reached: `hosts: [deb.debian.org]`",
+                "`network: restricted` needs the hosts that may be reached: `hosts: [packages.example.com]`",
             );
             return None;
         }
@@ -334,7 +334,7 @@ network: closed
         i.yaml:5:18: error: `cpus` is a number from 1 to 256, not 0
         i.yaml:5:29: error: `memory` is at least 64MiB and a whole number of MiB
         i.yaml:5:35: error: `machine` has no field `disk`
-        i.yaml:6:10: error: `network: restricted` needs the hosts that may be reached: `hosts: [deb.debian.org]`
+        i.yaml:6:10: error: `network: restricted` needs the hosts that may be reached: `hosts: [packages.example.com]`
         i.yaml:8:10: error: logs go to one place: `logging` or `logs`
         i.yaml:13:10: error: `network` has to be one of full, restricted, none, not `closed`
         ");
