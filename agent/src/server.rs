@@ -43,6 +43,15 @@ struct Programs {
     is_closed: bool,
 }
 
+impl Programs {
+    /// Has all end.
+    fn cancel_all(&self) {
+        for events in self.running.values() {
+            drop(events.send(Event::Cancel));
+        }
+    }
+}
+
 /// A thread that panicked while it held a lock leaves no half-done state behind any of these locks.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -113,18 +122,14 @@ impl Shared {
     fn attach(&self, session: u64) {
         *lock(&self.0.session) = session;
         // Programs of the session before belong to a host that is gone.
-        for events in lock(&self.0.programs).running.values() {
-            drop(events.send(Event::Cancel));
-        }
+        lock(&self.0.programs).cancel_all();
     }
 
     /// Ends all programs, also those that are about to start, and waits until they have.
     fn close(&self) {
         let mut programs = lock(&self.0.programs);
         programs.is_closed = true;
-        for events in programs.running.values() {
-            drop(events.send(Event::Cancel));
-        }
+        programs.cancel_all();
         drop(programs);
         let deadline = Instant::now() + CANCEL_DEADLINE;
         while !lock(&self.0.programs).running.is_empty() && Instant::now() < deadline {

@@ -45,6 +45,22 @@ pub struct Secret {
     pub value: String,
 }
 
+/// The names of secrets that are on a stand-alone qcow2 disk, each once: there may be several forms of one.
+pub fn names_on_disk(disk: &Path, secrets: &[Secret]) -> io::Result<Vec<String>> {
+    if secrets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let values: Vec<&str> = secrets.iter().map(|secret| secret.value.as_str()).collect();
+    let found = search::find(disk, &values)?;
+    let mut names: Vec<String> = Vec::new();
+    for secret in secrets.iter().filter(|secret| found.contains(&secret.value.as_str())) {
+        if !names.contains(&secret.name) {
+            names.push(secret.name.clone());
+        }
+    }
+    Ok(names)
+}
+
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Secret").field("name", &self.name).finish_non_exhaustive()
@@ -153,13 +169,7 @@ async fn on_host(disk: PathBuf, secrets: Vec<Secret>) -> Result<OnHost, Error> {
         let size = sealed.size();
         let table = table::read(&mut sealed, size)?;
         let boot_code = grub::inspect(&mut sealed, size)?;
-        let values: Vec<&str> = secrets.iter().map(|secret| secret.value.as_str()).collect();
-        let found = if values.is_empty() { Vec::new() } else { search::find(&disk, &values)? };
-        let traces = secrets.iter().filter(|secret| found.contains(&secret.value.as_str()));
-        let mut traces: Vec<String> = traces.map(|secret| secret.name.clone()).collect();
-        // A secret may be there in several forms.
-        traces.dedup();
-        Ok(OnHost { size, table, boot_code, traces })
+        Ok(OnHost { size, table, boot_code, traces: names_on_disk(&disk, &secrets)? })
     };
     tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
 }

@@ -31,6 +31,27 @@ pub(super) struct ValueArguments {
     aws_parameters: bool,
 }
 
+/// Values for components of an image that is there
+#[derive(Debug, Clone, Args)]
+pub(super) struct KeptValueArguments {
+    /// Give a reference a value that only AWS knows, as for `build`
+    #[arg(long = "reference", value_name = "NAME=VALUE", value_parser = reference)]
+    references: Vec<(String, String)>,
+    /// Give a secret, as for `build`
+    #[arg(long = "secret", value_name = "NAME=SOURCE", value_parser = secret)]
+    pub(super) secrets: Vec<(String, SecretSource)>,
+    /// Ask AWS's Parameter Store for values that nobody has given, as for `build`
+    #[arg(long)]
+    aws_parameters: bool,
+}
+
+impl KeptValueArguments {
+    pub(super) fn given(&self) -> Given {
+        let (references, secrets) = (self.references.clone(), self.secrets.clone());
+        Given { references, secrets, asks_aws: self.aws_parameters, ..Given::default() }
+    }
+}
+
 impl ValueArguments {
     /// A plan with these values; those that are typed win over those in the file.
     pub(super) async fn plan(

@@ -6,10 +6,10 @@ use std::path::Path;
 use fs_err as fs;
 
 use super::{Error, Event, Factory};
-use crate::check::inspector::Secret;
+use crate::check::inspector::{Secret, names_on_disk};
 use crate::disk::probe::Format;
+use crate::disk::qcow2;
 use crate::disk::qemu_img::{self, Target};
-use crate::disk::{qcow2, search};
 use crate::host::file::{self, Draft};
 use crate::store::manifest::Disk;
 use crate::store::{DISK, Image};
@@ -71,13 +71,5 @@ pub(super) async fn seal_disk(
 
 /// The traces that are on a sealed disk, the disk's SHA-256, and its size in bytes.
 fn examine(path: &Path, traces: &[Secret]) -> std::io::Result<(Vec<String>, String, u64)> {
-    let needles: Vec<&str> = traces.iter().map(|trace| trace.value.as_str()).collect();
-    let there = if needles.is_empty() { Vec::new() } else { search::find(path, &needles)? };
-    let mut found: Vec<String> = Vec::new();
-    for trace in traces.iter().filter(|trace| there.contains(&trace.value.as_str())) {
-        if !found.contains(&trace.name) {
-            found.push(trace.name.clone());
-        }
-    }
-    Ok((found, file::sha256(path)?, fs::metadata(path)?.len()))
+    Ok((names_on_disk(path, traces)?, file::sha256(path)?, fs::metadata(path)?.len()))
 }

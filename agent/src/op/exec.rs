@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
@@ -35,10 +35,8 @@ pub(crate) fn run(shared: &Shared, id: u32, exec: Exec) -> Result<Exit, OpError>
     let Some((program, arguments)) = exec.argv.split_first() else {
         return Err(OpError { kind: OpErrorKind::Other, message: "no program was named".to_owned() });
     };
-    let (events, inbox) = mpsc::channel();
-    // Before it starts, so that none starts that nobody would end.
-    shared.register(id, events.clone());
-    let started = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(arguments)
         .env_clear()
         .envs(exec.env)
@@ -46,16 +44,8 @@ pub(crate) fn run(shared: &Shared, id: u32, exec: Exec) -> Result<Exit, OpError>
         .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = match started {
-        Ok(child) => child,
-        Err(error) => {
-            shared.unregister(id);
-            return Err(failed(program, &error));
-        }
-    };
-    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        .stderr(Stdio::piped());
+    let Started { mut child, group, events, inbox } = start(shared, id, program, &mut command)?;
     if let Some(stdout) = child.stdout.take() {
         pump(shared.clone(), id, Stream::Stdout, stdout, events.clone());
     }
@@ -67,6 +57,26 @@ pub(crate) fn run(shared: &Shared, id: u32, exec: Exec) -> Result<Exit, OpError>
     let exit = supervise(&inbox, group, 2, Instant::now() + timeout);
     shared.unregister(id);
     exit.map_err(|error| failed(program, &error))
+}
+
+/// A program that has started, and what happens to it.
+pub(super) struct Started {
+    pub(super) child: Child,
+    pub(super) group: Option<Pid>,
+    pub(super) events: Sender<Event>,
+    pub(super) inbox: Receiver<Event>,
+}
+
+/// Starts a program that can be cancelled. It is known before it starts, so that none starts that nobody would end.
+pub(super) fn start(shared: &Shared, id: u32, program: &str, command: &mut Command) -> Result<Started, OpError> {
+    let (events, inbox) = mpsc::channel();
+    shared.register(id, events.clone());
+    let child = command.spawn().map_err(|error| {
+        shared.unregister(id);
+        failed(program, &error)
+    })?;
+    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    Ok(Started { child, group, events, inbox })
 }
 
 /// Follows a program until it has ended and its outputs are closed, or have had the time to be.

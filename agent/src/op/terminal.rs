@@ -5,15 +5,14 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use goldsmith_agent::message::{Exec, Exit, OpError, OpErrorKind, Size, Stream};
-use rustix::process::Pid;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use super::exec::{Event, FOREVER, pump, supervise};
+use super::exec::{Event, FOREVER, Started, pump, start, supervise};
 use super::failed;
 use crate::server::Shared;
 
@@ -35,18 +34,9 @@ pub(crate) fn run(shared: &Shared, id: u32, exec: Exec, size: Size, keys: Receiv
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(exec.env).current_dir(&exec.cwd);
     lead_session(&mut command, terminal).map_err(|error| failed("a terminal", &error))?;
-    let (events, inbox) = mpsc::channel();
-    shared.register(id, events.clone());
-    let mut child = match command.spawn() {
-        Ok(child) => child,
-        Err(error) => {
-            shared.unregister(id);
-            return Err(failed(program, &error));
-        }
-    };
+    let Started { mut child, group, events, inbox } = start(shared, id, program, &mut command)?;
     // With it goes the last copy of the program's side that is ours: what is left closes with the program.
     drop(command);
-    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     std::thread::spawn(move || type_keys(keyboard, &keys));
     pump(shared.clone(), id, Stream::Stdout, controller, events.clone());
     std::thread::spawn(move || drop(events.send(Event::Ended(child.wait()))));

@@ -6,9 +6,9 @@ use super::super::build::{self, SiteArguments};
 use super::super::events::EventArguments;
 use super::super::publish::{self, ServiceArguments};
 use super::super::report::CliError;
-use super::super::{Accelerator, Context, values};
-use crate::document::secret::SecretSource;
-use crate::factory::{CheckOptions, Factory, Given, PublishOptions, Retried};
+use super::super::values::KeptValueArguments;
+use super::super::{Accelerator, Context};
+use crate::factory::{CheckOptions, Factory, PublishOptions, Retried};
 use crate::store::version::Pattern;
 
 /// What is gone on with
@@ -16,15 +16,8 @@ use crate::store::version::Pattern;
 pub(in super::super) struct Arguments {
     /// The image: NAME, NAME/VERSION or NAME/VERSION/BUILD
     image: Pattern,
-    /// Give a reference a value that only AWS knows, as for `build`
-    #[arg(long = "reference", value_name = "NAME=VALUE", value_parser = values::reference)]
-    references: Vec<(String, String)>,
-    /// Give a secret, as for `build`; it is also looked for on the whole disk
-    #[arg(long = "secret", value_name = "NAME=SOURCE", value_parser = values::secret)]
-    secrets: Vec<(String, SecretSource)>,
-    /// Ask AWS's Parameter Store for values that nobody has given, as for `build`
-    #[arg(long)]
-    aws_parameters: bool,
+    #[command(flatten)]
+    values: KeptValueArguments,
     /// What guests run on
     #[arg(long, value_enum, default_value_t)]
     accel: Accelerator,
@@ -39,13 +32,9 @@ pub(in super::super) struct Arguments {
 pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), CliError> {
     let mut factory = Factory { endpoints: arguments.services.endpoints(), ..context.factory(arguments.accel)? };
     let image = factory.store.find(&arguments.image, |_| true)?;
-    let given = Given {
-        references: arguments.references,
-        secrets: arguments.secrets.clone(),
-        asks_aws: arguments.aws_parameters,
-        ..Given::default()
-    };
-    let check = CheckOptions { no_boot: false, secrets: arguments.secrets, site: arguments.site.wishes() };
+    let given = arguments.values.given();
+    // Those that its test takes must not be on what is published.
+    let check = CheckOptions { no_boot: false, secrets: arguments.values.secrets, site: arguments.site.wishes() };
     let options = PublishOptions { resume: false, check };
     let telling = arguments.events.tell_of(&mut factory, context);
     let retried = factory.retry(image, &given, &options).await;
