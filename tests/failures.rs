@@ -41,7 +41,7 @@ fn a_step_that_takes_too_long_is_ended() {
     let recipe = place.recipe("slow", &step("build", "timeoutSeconds: 2", "sleep 600 & echo begun; sleep 600"));
     let ended = place.build(&[&recipe.to_string_lossy()]).run().fails(3);
     let ended = ended.says("component/build/Step: timed out after 2 s");
-    assert!(ended.seconds < 60.0, "{ended}");
+    assert!(ended.seconds < 300.0, "{ended}");
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn goldsmith_that_is_killed_leaves_nothing_that_looks_finished() {
 fn an_agent_that_falls_silent_is_not_waited_for_for_ever() {
     let place = Place::new();
     let script = "kill -STOP $(cat /sys/fs/cgroup/system.slice/goldsmith-agent.service/cgroup.procs | head -1)";
-    let recipe = place.recipe("silent", &step("build", "timeoutSeconds: 1", script));
+    let recipe = place.recipe("silent", &step("build", "timeoutSeconds: 20", script));
     let _ended = place.build(&[&recipe.to_string_lossy()]).run().fails(1).says("the guest's agent did not answer");
     assert_eq!(state(&place, "silent/1.0.0/1").0, "FAILED");
 }
