@@ -15,5 +15,6 @@ pub mod host;
 pub mod machine;
 pub mod notify;
 pub mod parent;
+pub mod pipeline;
 pub mod publish;
 pub mod store;

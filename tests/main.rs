@@ -17,6 +17,7 @@ mod managed;
 mod network;
 mod opinions;
 mod parents;
+mod pipelines;
 mod publish;
 mod steps;
 mod verdicts;

@@ -142,6 +142,7 @@ pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), C
         },
         site: arguments.site.wishes(),
         exports: ExportWishes::new(arguments.export, arguments.places, arguments.output),
+        ..Options::default()
     };
     let telling = arguments.events.tell_of(&mut factory, context);
     let ended = make(&plan, &options, distribution.as_ref(), arguments.junit.as_deref(), factory, context).await;

@@ -14,6 +14,7 @@ mod image;
 mod junit;
 mod lifecycle;
 mod output;
+mod pipeline;
 mod plan;
 mod progress;
 mod publish;
@@ -21,6 +22,7 @@ mod recipe;
 mod rehearsal;
 mod report;
 mod run;
+mod scheduler;
 mod shell;
 mod signals;
 mod status;
@@ -98,6 +100,9 @@ enum Command {
     Component(component::Command),
     #[command(subcommand)]
     Base(base::Command),
+    #[command(subcommand)]
+    Pipeline(pipeline::Command),
+    Scheduler(scheduler::Arguments),
     Gc(gc::Arguments),
     Doctor(doctor::Arguments),
     Completions(generate::Completions),
@@ -118,6 +123,17 @@ enum Accelerator {
     Kvm,
     /// Emulation
     Tcg,
+}
+
+impl Accelerator {
+    /// What `--accel` is given for it.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
 }
 
 impl From<Accelerator> for Choice {
@@ -185,7 +201,9 @@ pub fn main() -> ExitCode {
     let cancel = CancellationToken::new();
     let context = Context { global: cli.global, output: output.clone(), cancel: cancel.clone() };
     let result = runtime.block_on(async {
-        signals::listen(cancel, output.clone());
+        // To a service, a hang-up says that its documents have changed.
+        let ends = if matches!(cli.command, Command::Scheduler(_)) { signals::OF_A_SERVICE } else { signals::ALL };
+        signals::listen(ends, cancel, output.clone());
         // On a worker thread, for the children's sake.
         match tokio::spawn(dispatch(cli.command, context)).await {
             Ok(result) => result,
@@ -220,6 +238,8 @@ async fn dispatch(command: Command, context: Context) -> Result<(), CliError> {
         Command::Recipe(command) => recipe::run(command, &context),
         Command::Component(command) => component::run(command, &context).await,
         Command::Base(command) => base::run(command, &context).await,
+        Command::Pipeline(command) => pipeline::run(command, &context).await,
+        Command::Scheduler(arguments) => scheduler::run(arguments, &context).await,
         Command::Gc(arguments) => gc::run(&arguments, &context),
         Command::Doctor(arguments) => doctor::run(arguments, &context).await,
         Command::Completions(arguments) => generate::completions(&arguments),

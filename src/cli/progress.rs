@@ -66,6 +66,7 @@ impl Reporter {
                 state.clear();
                 self.output.progress(&format!("{GOOD}{name:<7}{GOOD:#} {DIM}done in {seconds:.1} s{DIM:#}"));
             }
+            Event::Reserved(image) => self.output.note(&format!("building {image}")),
             Event::Parent(event) => self.parent(&mut state, event),
             Event::Component { number, of, name } => {
                 state.component = format!("{number}/{of} {name}");

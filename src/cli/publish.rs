@@ -74,6 +74,12 @@ pub(super) struct ServiceArguments {
 }
 
 impl ServiceArguments {
+    /// The same on another goldsmith's command line.
+    pub(super) fn words(&self) -> Vec<String> {
+        let given = [("--endpoint-url", &self.endpoint_url), ("--s3-endpoint", &self.s3_endpoint)];
+        given.into_iter().flat_map(|(flag, url)| url.iter().map(move |url| format!("{flag}={url}"))).collect()
+    }
+
     pub(super) fn endpoints(self) -> Endpoints {
         Endpoints { all: self.endpoint_url, s3: self.s3_endpoint }
     }

@@ -11,7 +11,7 @@ use crate::check::Target;
 use crate::document::diagnostic::{Report, Severity};
 use crate::guest::failure::Sign;
 use crate::store::version::ImageId;
-use crate::{factory, guest, parent, store};
+use crate::{factory, guest, parent, pipeline, store};
 
 /// Bad usage, or a document that is wrong. clap ends with it too.
 const INVALID: u8 = 2;
@@ -93,6 +93,15 @@ pub(super) enum CliError {
         /// How many there are.
         of: usize,
     },
+    /// Something can't be done with pipelines.
+    #[error(transparent)]
+    Pipeline(#[from] pipeline::Error),
+    /// Runs of pipelines failed; what happened there has been shown.
+    #[error("{} failed", failed.join(", "))]
+    Runs {
+        /// Which.
+        failed: Vec<String>,
+    },
     /// The host lacks something; it has been shown.
     #[error("this host is not ready")]
     NotReady,
@@ -108,6 +117,8 @@ impl CliError {
             Self::Factory(error) => factory_code(error),
             Self::Store(error) => store_code(error),
             Self::Parent(_) => NO_PARENT,
+            Self::Pipeline(error) => pipeline_code(error),
+            Self::Runs { .. } => OTHER,
             Self::Documents { .. } | Self::Usage(_) => INVALID,
             // As a publication that fails: nobody needs to know whether it was begun.
             Self::Unready { .. } | Self::Unpublished { .. } => NOT_EXPORTED,
@@ -176,6 +187,16 @@ fn store_code(error: &store::Error) -> u8 {
     }
 }
 
+fn pipeline_code(error: &pipeline::Error) -> u8 {
+    use pipeline::Error;
+    match error {
+        Error::Document(_) | Error::Unreadable(_) | Error::Unusable { .. } | Error::Problem { .. } => INVALID,
+        Error::NoPipeline { .. } | Error::NoRun { .. } => INVALID,
+        Error::Store(error) => store_code(error),
+        Error::Lookup(_) | Error::Logs(_) | Error::Record { .. } | Error::Io(_) => OTHER,
+    }
+}
+
 /// An error as it is printed.
 pub(super) fn render(error: &CliError) -> String {
     if let Some(report) = document(error) {
@@ -204,8 +225,29 @@ fn document(error: &CliError) -> Option<&Report> {
         CliError::Factory(factory::Error::Document(report))
         | CliError::Factory(factory::Error::Parent(parent::Error::Description(report)))
         | CliError::Parent(parent::Error::Description(report)) => Some(report),
+        CliError::Pipeline(error) => pipeline_document(error),
         _ => None,
     }
+}
+
+fn pipeline_document(error: &pipeline::Error) -> Option<&Report> {
+    match error {
+        pipeline::Error::Document(report) => Some(report),
+        pipeline::Error::Problem { problem, .. } => pipeline_document(&problem.error),
+        _ => None,
+    }
+}
+
+/// An error of pipelines' on as few lines as it needs.
+pub(super) fn plain_pipeline(error: &pipeline::Error) -> String {
+    if let Some(report) = pipeline_document(error) {
+        return report.to_string();
+    }
+    let mut text = crate::host::one_line(error);
+    for hint in pipeline_hints(error) {
+        let _infallible = write!(text, " ({hint})");
+    }
+    text
 }
 
 /// A failure of the factory as it would be printed.
@@ -262,6 +304,10 @@ fn hints(error: &CliError) -> Vec<String> {
         CliError::Store(error) => store_hints(error),
         CliError::Parent(error) => parent_hints(error),
         CliError::Retired { .. } => vec!["the next run goes on with them".to_owned()],
+        CliError::Pipeline(error) => pipeline_hints(error),
+        CliError::Runs { .. } => {
+            vec!["`goldsmith image log IMAGE` prints a build's log, if it came to have a number".to_owned()]
+        }
         CliError::NotReady => vec!["run the commands above, then `goldsmith doctor` again".to_owned()],
         CliError::Io(error) => io_hints(error),
         CliError::Unpublished { .. } => {
@@ -323,6 +369,27 @@ fn factory_hints(error: &factory::Error) -> Vec<String> {
         Error::Archive { .. } => vec!["save it again with `goldsmith image save`".to_owned()],
         Error::Taken { image } => vec![format!("`goldsmith image rm {image}` makes room for it")],
         Error::Document(_) | Error::State { .. } | Error::Interrupted => Vec::new(),
+    }
+}
+
+fn pipeline_hints(error: &pipeline::Error) -> Vec<String> {
+    use pipeline::Error;
+    match error {
+        Error::Unusable { help, .. } => help.iter().cloned().collect(),
+        Error::Problem { problem, .. } => pipeline_hints(&problem.error),
+        Error::NoPipeline { known, .. } if known.is_empty() => {
+            vec!["`--folder DIR` says where the documents of pipelines are".to_owned()]
+        }
+        Error::NoPipeline { known, .. } => {
+            let known: Vec<&str> = known.iter().map(crate::store::version::ImageName::as_str).collect();
+            vec![format!("there is: {}", known.join(", "))]
+        }
+        Error::NoRun { .. } => vec!["`goldsmith pipeline show PIPELINE` lists its runs".to_owned()],
+        Error::Lookup(_) => vec!["the scheduled time stays due, and is looked at again".to_owned()],
+        Error::Record { .. } => vec!["restore it from a backup, or remove it if it is a run that nobody misses".to_owned()],
+        Error::Store(error) => store_hints(error),
+        Error::Io(error) | Error::Unreadable(error) => io_hints(error),
+        Error::Document(_) | Error::Logs(_) => Vec::new(),
     }
 }
 

@@ -28,6 +28,11 @@ pub enum Owner {
     Account(String),
 }
 
+/// A resource's name as it stands in ARNs: in small letters, with hyphens for spaces and underscores.
+pub fn slug(name: &str) -> String {
+    name.to_lowercase().replace([' ', '_'], "-")
+}
+
 /// Why a text is no such name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid(String);

@@ -121,6 +121,8 @@ pub struct NetworkWishes {
     pub mirrors: Vec<(Spanned<String>, Spanned<String>)>,
     /// Whether guests may reach the host's loopback and link-local addresses.
     pub open: bool,
+    /// Whether guests reach nothing. No recipe says so; an infrastructure configuration does.
+    pub offline: bool,
     /// Whether `WebDownload` goes through the host.
     pub host_downloads: bool,
 }
@@ -462,7 +464,7 @@ fn network(reader: &Reader, node: &Node) -> NetworkWishes {
         _ => false,
     };
     let ca_certificate = ca_certificate.map(|path| Spanned { value: path.value.into(), span: path.span });
-    NetworkWishes { proxy, no_proxy, ca_certificate, mirrors, open, host_downloads }
+    NetworkWishes { proxy, no_proxy, ca_certificate, mirrors, open, offline: false, host_downloads }
 }
 
 fn test(reader: &Reader, node: &Node) -> Vec<String> {

@@ -43,6 +43,48 @@ const MARKS: [(&str, &str); 10] = [
     ("instanceTypes", "InfrastructureConfiguration"),
 ];
 
+/// Members that make a document a pipeline whatever else is in it.
+const PIPELINE_MARKS: [&str; 4] = ["recipe", "imageRecipeArn", "containerRecipeArn", "infrastructureConfigurationArn"];
+
+/// Whether a file, of which nothing is known, has a pipeline in it: a folder holds other documents as well.
+pub fn has_pipeline(source: &Arc<Source>) -> bool {
+    let Ok(nodes) = syntax::parse_all(source) else {
+        // What can't be read may have been meant as one.
+        return source.text.contains("ImagePipeline") || source.text.contains("imageRecipeArn");
+    };
+    nodes.iter().any(|node| match node.get("kind") {
+        Some(kind) => kind.text() == Some("ImagePipeline"),
+        None => node.get("name").is_some() && PIPELINE_MARKS.iter().any(|mark| node.get(mark).is_some()),
+    })
+}
+
+/// Each document of a file as a document of its own, in which everything stands at the same line and column.
+pub fn split(source: &Arc<Source>) -> Result<Vec<Arc<Source>>, Report> {
+    let alone = |node: &Node| {
+        let (before, behind) = source.text.split_at(node.span.start);
+        let blank = before.chars().map(|c| if c == '\n' { '\n' } else { ' ' });
+        // These begin a line nowhere else in YAML.
+        let ends = ["\n---", "\n..."].into_iter().filter_map(|mark| behind.find(mark));
+        let end = ends.min().map_or(behind.len(), |end| end + 1);
+        // An indented document begins with its indentation, and lines of blanks before it mean nothing.
+        Source::new(source.name.clone(), blank.collect::<String>() + &behind[..end])
+    };
+    Ok(syntax::parse_all(source)?.iter().map(alone).collect())
+}
+
+/// The distribution configuration of a name in a file, with warnings; as a document of its own, which can be kept.
+pub fn distribution(source: &Arc<Source>, wanted: &str) -> Result<Option<(Distribution, Report)>, Report> {
+    for alone in split(source)? {
+        let node = syntax::parse(&alone)?;
+        let reader = Reader::new(alone.clone(), Strictness::Compat);
+        let is_wanted = node.get("name").and_then(Node::text) == Some(wanted);
+        if is_wanted && kind(&reader, &node).as_deref() == Some("DistributionConfiguration") {
+            return distribution::decode(&alone).map(Some);
+        }
+    }
+    Ok(None)
+}
+
 /// Reads all documents of a file; with them come warnings. Everything that is wrong is told at once.
 pub fn decode(source: &Arc<Source>) -> Result<(Vec<Resource>, Report), Report> {
     let nodes = syntax::parse_all(source)?;
@@ -170,6 +212,43 @@ resourceSelection: { recipes: [{ name: web, semanticVersion: x.x.x }] }
             })
             .collect();
         assert_eq!(kinds, ["pipeline", "infrastructure", "distribution", "lifecycle"]);
+    }
+
+    #[test]
+    fn each_document_of_a_file_stands_alone_and_in_its_place() {
+        let text = "# é\nkind: ImagePipeline\nname: web\nrecipe: nginx.yaml\ndescription: |\n  ---\n  text\n--- # next\n\
+                    name: out\ndistributions: [{ directory: out, formats: [qcow2] }]\n...\n---\n  \
+                    { name: small, instanceProfileName: 5 }\n";
+        let source = Source::new("p.yaml", text);
+        let (alone, nodes) = (split(&source).unwrap(), syntax::parse_all(&source).unwrap());
+        assert_eq!(alone.len(), nodes.len());
+        for (alone, node) in alone.iter().zip(&nodes) {
+            let parsed = syntax::parse(alone).unwrap();
+            let name = |node: &Node, source: &Source| {
+                let name = node.get("name").unwrap();
+                (name.value.clone(), source.position(name.span.start))
+            };
+            assert_eq!(name(&parsed, alone), name(node, &source));
+        }
+        let (found, _) = distribution(&source, "out").unwrap().unwrap();
+        assert_eq!((found.name.value.as_str(), found.targets.len()), ("out", 1));
+        assert!(distribution(&source, "web").unwrap().is_none() && distribution(&source, "other").unwrap().is_none());
+    }
+
+    #[test]
+    fn pipelines_are_told_from_a_folders_other_documents() {
+        for (text, is_one) in [
+            ("kind: ImagePipeline\nname: x\n", true),
+            ("name: web\nrecipe: r.yaml\n", true),
+            ("{ \"name\": \"web\", \"imageRecipeArn\": \"x\" }", true),
+            ("kind: ImagePipeline\nname: [\n", true),
+            ("name: web\nversion: 1.0.0\nparentImage: debian-12\n", false),
+            ("kind: Deployment\nname: x\nrecipe: y\n", false),
+            ("on: { schedule: x }\njobs: [\n", false),
+            ("{ \"schedule\": [\"daily\"] }", false),
+        ] {
+            assert_eq!(has_pipeline(&Source::new("x.yaml", text)), is_one, "{text}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use fs_err as fs;
 use tokio_util::task::TaskTracker;
@@ -64,6 +65,10 @@ pub struct Options {
     pub strict_versions: bool,
     /// The distribution configuration that the image will be published by, which a retry needs.
     pub distribution: Option<Arc<crate::document::syntax::Source>>,
+    /// Make a new image even if nothing has changed; layers are used all the same.
+    pub anew: bool,
+    /// How long the test may take.
+    pub test_time: Option<Duration>,
     /// What happens with the build machine when the build fails.
     pub on_failure: OnFailure,
     /// What the site's network needs.
@@ -100,7 +105,7 @@ impl Factory {
         let image = &mut reservation.image;
         let log = Log::open(&image.folder().join(BUILD_LOG))?;
         let logged = self.logging_to(&log);
-        logged.tell(Event::Note(format!("building {}", image.id)));
+        logged.tell(Event::Reserved(image.id.clone()));
         for warning in &plan.warnings {
             logged.tell(Event::Warning(warning.clone()));
         }
@@ -232,7 +237,9 @@ impl<'a> Build<'a> {
         self.warn_of_documents_with_secrets();
         let parent = self.parent(run).await?;
         let recipe = &self.plan.recipe;
-        let shape = self.factory.shape(&recipe.machine.or(&parent.machine), recipe.network.open).await?;
+        let mut shape = self.factory.shape(&recipe.machine.or(&parent.machine), recipe.network.open).await?;
+        shape.offline = recipe.network.offline;
+        shape.test_timeout = self.options.test_time;
         let size = self.plan.disk_size(&parent);
         if let Some(disk) = recipe.disk.as_ref().filter(|disk| (1..parent.virtual_size).contains(&disk.value.0)) {
             let warning = format!("the parent's disk is larger than {} already", disk.value);

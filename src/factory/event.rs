@@ -1,6 +1,7 @@
 //! What the stages tell.
 
 use crate::notify::StateChange;
+use crate::store::version::ImageId;
 use crate::{component, parent, publish};
 
 /// Something that happens on the way to an image.
@@ -20,6 +21,8 @@ pub enum Event {
     },
     /// Something of the parent's.
     Parent(parent::Event),
+    /// An image has its number.
+    Reserved(ImageId),
     /// A component begins.
     Component {
         /// Its place in the recipe, from 1.
@@ -66,4 +69,11 @@ pub enum Event {
     Note(String),
     /// Something that is not as it should be, and does not stop anything.
     Warning(String),
+}
+
+impl Event {
+    /// The event as a line of a log, unless it is only progress.
+    pub fn line(&self) -> Option<String> {
+        super::log::describe(self)
+    }
 }

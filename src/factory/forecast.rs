@@ -94,7 +94,8 @@ impl Factory {
     ) -> Result<(), Error> {
         let recipe = &plan.recipe;
         let site = site::resolve(recipe, &plan.folder, &options.site)?;
-        let shape = self.shape(&recipe.machine.or(&parent.machine), recipe.network.open).await?;
+        let mut shape = self.shape(&recipe.machine.or(&parent.machine), recipe.network.open).await?;
+        shape.offline = recipe.network.offline;
         let parent = key::of_parent(parent, plan.disk_size(parent), &shape)?;
         let due = key::due(plan, &site, &forecast.image, &parent)?;
         let records = self.store.layer_records()?;

@@ -76,7 +76,7 @@ fn mask(path: &Path, secrets: &Secrets) -> io::Result<()> {
 }
 
 /// An event as a line, unless it is only progress.
-fn describe(event: &Event) -> Option<String> {
+pub(super) fn describe(event: &Event) -> Option<String> {
     Some(match event {
         Event::StageBegins { name } => format!("stage {name}"),
         Event::StageEnds { name, seconds } => format!("stage {name} took {seconds:.1} s"),
@@ -84,6 +84,7 @@ fn describe(event: &Event) -> Option<String> {
         Event::Parent(crate::parent::Event::Transfer { .. }) | Event::Copied { .. } | Event::Exported { .. } => {
             return None;
         }
+        Event::Reserved(image) => format!("note: building {image}"),
         Event::Component { number, of, name } => format!("component {number}/{of} {name}"),
         Event::Cached { number, of, name, ran } => {
             format!("component {number}/{of} {name}: from a layer made at {ran}")

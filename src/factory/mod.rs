@@ -20,6 +20,7 @@ mod build;
 mod check;
 mod components;
 mod courier;
+mod dependencies;
 mod event;
 mod export;
 mod forecast;
@@ -303,7 +304,8 @@ fn describe_step(component: &str, step: &StepReport, failure: &StepFailure) -> S
 }
 
 impl Factory {
-    fn tell(&self, event: Event) {
+    /// Tells whoever listens.
+    pub fn tell(&self, event: Event) {
         (self.listener)(event);
     }
 

@@ -32,6 +32,8 @@ pub struct Given {
     pub references: Vec<(String, String)>,
     /// Of references to secrets, and where these come from.
     pub secrets: Vec<(String, SecretSource)>,
+    /// A parent instead of the recipe's.
+    pub parent: Option<String>,
     /// Whether a reference of a stored parameter that has no value yet is no error: it goes into [`Plan::missing`].
     pub asks_aws: bool,
 }
@@ -178,7 +180,11 @@ impl Plan {
     }
 
     fn of(source: &Arc<Source>, folder: PathBuf, given: &Given) -> Result<Self, Error> {
-        let (recipe, report) = recipe::decode(source).map_err(Box::new)?;
+        let (mut recipe, report) = recipe::decode(source).map_err(Box::new)?;
+        if let Some(parent) = &given.parent {
+            recipe.parent.value.clone_from(parent);
+            recipe.parent_checksum = None;
+        }
         let mut warnings: Vec<String> = report.to_string().lines().map(str::to_owned).collect();
         let resolved = parent::resolve(&recipe.parent.value, &folder).map_err(|error| match error {
             parent::Error::Unknown { .. } => unknown_parent(&recipe, &folder, &error),

@@ -4,7 +4,7 @@
 //! what ships. That the system comes up whole is the first test; a component without a `test` phase has no other.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fs_err as fs;
 use jiff::Timestamp;
@@ -104,7 +104,13 @@ impl Factory {
         shape: &Shape,
         evidence: &str,
     ) -> Result<Test, Error> {
-        let tested = self.stage(stages, "test", self.boot_and_test(image, recipe, with, shape, evidence)).await;
+        let test = self.boot_and_test(image, recipe, with, shape, evidence);
+        let in_time = async {
+            let Some(most) = shape.test_timeout else { return test.await };
+            // The machine goes with the test that it is dropped with.
+            tokio::time::timeout(most, test).await.unwrap_or_else(|_| Ok(out_of_time(image, most)))
+        };
+        let tested = self.stage(stages, "test", in_time).await;
         self.mask_log(&image.folder().join(evidence).join(CONSOLE_LOG), with.1);
         tested
     }
@@ -176,6 +182,18 @@ impl Factory {
         let passed = cases.iter().all(|case| case.failure.is_none());
         Ok(Test { finished: Timestamp::now(), disk: sealed.sha256, passed, cases })
     }
+}
+
+/// A test that did not come to an end has failed.
+fn out_of_time(image: &Image, most: Duration) -> Test {
+    let case = TestCase {
+        component: "test".to_owned(),
+        name: "the test stage ends in time".to_owned(),
+        seconds: most.as_secs_f64(),
+        failure: Some(format!("it did not end within {} s", most.as_secs())),
+    };
+    let disk = image.manifest.disk.as_ref().map(|disk| disk.sha256.clone()).unwrap_or_default();
+    Test { finished: Timestamp::now(), disk, passed: false, cases: vec![case] }
 }
 
 /// A folder with nothing in it.

@@ -28,6 +28,9 @@ pub(super) fn inputs(plan: &Plan, parent: &Parent) -> Result<String, Error> {
         ("allowed".to_owned(), format!("{:?}", recipe.allowed_failed_units)),
         ("steps".to_owned(), env!("GOLDSMITH_STEPS_VERSION").to_owned()),
     ];
+    if recipe.network.offline {
+        parts.push(("offline".to_owned(), true.to_string()));
+    }
     for component in &plan.components {
         let document = build_part(&component.program.document.source, &PHASES)?;
         parts.push((format!("component {}", component.name), document.to_string()));
@@ -45,7 +48,7 @@ pub(super) fn inputs(plan: &Plan, parent: &Parent) -> Result<String, Error> {
 impl Factory {
     /// The image that a build would make again, exported as wanted.
     pub(super) async fn unchanged(&self, plan: &Plan, options: &Options) -> Result<Option<Built>, Error> {
-        if options.fresh || options.cold {
+        if options.fresh || options.cold || options.anew {
             return Ok(None);
         }
         let started = Instant::now();

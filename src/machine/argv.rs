@@ -169,6 +169,10 @@ fn seed_disk(line: &mut Line, seed: &PathBuf) {
 
 fn network(line: &mut Line, spec: &Spec) {
     let mut user = "user,id=net".to_owned();
+    if spec.offline {
+        // QEMU then answers DHCP and passes nothing on.
+        user.push_str(",restrict=on");
+    }
     for forward in &spec.forwards {
         user.push_str(&format!(",hostfwd=tcp:127.0.0.1:{}-:{}", forward.host, forward.guest));
     }
@@ -193,6 +197,7 @@ mod tests {
             disk_bus: DiskBus::Virtio,
             seed: Some("/store/runs/1/seed.img".into()),
             mac: Mac([0x52, 0x54, 0, 1, 2, 3]),
+            offline: false,
             forwards: Vec::new(),
             console_log: "/store/images/a, b/console.log".into(),
             attach_console: false,
@@ -250,6 +255,12 @@ mod tests {
         let line = shown(&Spec { disk_bus: DiskBus::Nvme, ..spec() }, false);
         assert!(line.contains("-device nvme,drive=disk,serial=goldsmith,bootindex=1\n"), "{line}");
         assert!(!line.contains("virtio-blk-pci,drive=disk"), "{line}");
+    }
+
+    #[test]
+    fn a_machine_without_a_network() {
+        let line = shown(&Spec { offline: true, ..spec() }, false);
+        assert!(line.contains("-netdev user,id=net,restrict=on\n"), "{line}");
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub struct Spec {
     pub seed: Option<PathBuf>,
     /// Address of its network card.
     pub mac: Mac,
+    /// Whether it reaches nothing by it.
+    pub offline: bool,
     /// Ports of the host's loopback that lead into the guest.
     pub forwards: Vec<Forward>,
     /// File that all that the guest writes to its serial console is added to.

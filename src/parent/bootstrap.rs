@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use fs_err::File;
 
-use super::{Error, Event, Listener};
+use super::{Error, Event, Listener, download};
 use crate::disk::ext4::Tree;
 use crate::disk::fat::{self, Volume};
 use crate::disk::partition::Layout;
@@ -121,6 +121,38 @@ fn set_blocking(file: &File) -> io::Result<()> {
     use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
     let flags = fcntl_getfl(file)?;
     Ok(fcntl_setfl(file, flags - OFlags::NONBLOCK)?)
+}
+
+/// A digest of the package indexes that the system would be made from now; none where the host knows no mirror.
+///
+/// It changes with any package of the archive's, also with one that the system has not. Whether the change concerns it
+/// only the package manager can tell, after it has done most of the work.
+pub(super) async fn indexes(recipe: &Bootstrap) -> Result<Option<String>, Error> {
+    let mut digests = String::new();
+    for line in sources(recipe).await {
+        let Some((mirror, suite)) = archive(&line) else { continue };
+        let address = format!("{}/dists/{suite}/InRelease", mirror.trim_end_matches('/'));
+        let release = download::fetch_small(&address, MAX_RELEASE).await?;
+        digests.push_str(&index_digests(&String::from_utf8_lossy(&release)));
+    }
+    Ok((!digests.is_empty()).then(|| file::sha256_of(digests.as_bytes())))
+}
+
+/// A release file lists a few thousand indexes.
+const MAX_RELEASE: usize = 4 << 20;
+
+/// Mirror and suite of a line of `sources.list`.
+fn archive(line: &str) -> Option<(&str, &str)> {
+    let mut words = line.split_whitespace().filter(|word| *word != "deb" && !word.starts_with('['));
+    Some((words.next()?, words.next()?))
+}
+
+/// The lines of a release file with the SHA-256 of its indexes of packages. Its date is none of them: archives renew it
+/// without a change.
+fn index_digests(release: &str) -> String {
+    let is_index = |line: &&str| line.contains("main/binary-") && line.ends_with("/Packages.xz");
+    let listed = release.lines().skip_while(|line| *line != "SHA256:").skip(1).take_while(|line| line.starts_with(' '));
+    listed.filter(is_index).map(|line| format!("{line}\n")).collect()
 }
 
 /// Lines of `sources.list` for mmdebstrap: the base image's mirror, else the host's own where the host is a Debian, else
@@ -300,6 +332,23 @@ fn efi_partition<S: io::Read + io::Write + io::Seek>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_release_files_date_is_no_change() {
+        let release = |date: &str, digest: &str| {
+            format!(
+                "Date: {date}\nMD5Sum:\n 00 1 main/binary-amd64/Packages.xz\nSHA256:\n {digest} 10 main/binary-amd64/Packages.xz\n aa 9 main/source/Sources.xz\n-----BEGIN PGP SIGNATURE-----\n"
+            )
+        };
+        insta::assert_snapshot!(index_digests(&release("today", "ab")), @" ab 10 main/binary-amd64/Packages.xz");
+        assert_eq!(index_digests(&release("today", "ab")), index_digests(&release("tomorrow", "ab")));
+        assert_ne!(index_digests(&release("today", "ab")), index_digests(&release("today", "ac")));
+        assert_eq!(
+            archive("deb [signed-by=/k.gpg] http://a/debian bookworm main"),
+            Some(("http://a/debian", "bookworm"))
+        );
+        assert_eq!(archive("deb http://a/debian bookworm main"), Some(("http://a/debian", "bookworm")));
+    }
 
     #[test]
     fn the_hosts_own_mirror_is_told_from_others() {

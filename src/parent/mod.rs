@@ -215,7 +215,7 @@ pub async fn obtain(
     match reference {
         Reference::Base(name) => {
             let source = catalogue::find(name, folder)?.ok_or_else(|| Error::Unknown { name: name.clone() })?;
-            obtain_base(name, &source, store, run, listener).await
+            obtain_base(name, &source, None, store, run, listener).await
         }
         Reference::Image(pattern) => from_store(pattern, store),
         Reference::Path(path) => {
@@ -230,6 +230,60 @@ pub async fn obtain(
             from_disk(url.clone(), &disk, store, run, listener).await
         }
     }
+}
+
+/// What a parent would be made from now, without making it: whatever changes when its publisher has something newer. A
+/// parent that is pinned always is the same.
+pub async fn current(
+    reference: &Reference,
+    checksum: Option<&str>,
+    folder: &Path,
+    store: &Store,
+) -> Result<String, Error> {
+    Ok(match reference {
+        Reference::Base(name) => {
+            let source = catalogue::find(name, folder)?.ok_or_else(|| Error::Unknown { name: name.clone() })?;
+            let published = published(&catalogue::decode(&source)?).await?;
+            // Who edits the description wants another parent, too.
+            file::sha256_of(format!("{}\n{published}\n", source.text).as_bytes())
+        }
+        Reference::Image(pattern) => {
+            store.find(pattern, |image| image.manifest.state == State::Available)?.id.to_string()
+        }
+        Reference::Path(path) => {
+            let metadata = fs::metadata(path)?;
+            let modified = metadata.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
+            format!("{} bytes of {}", metadata.len(), modified.unwrap_or_default())
+        }
+        Reference::Url(url) => checksum.unwrap_or(url).to_owned(),
+    })
+}
+
+/// Gets a base image anew if its publisher has something newer than what is here. Whether it did; other parents are looked
+/// for at every build anyhow.
+pub async fn renew(
+    reference: &Reference,
+    folder: &Path,
+    store: &Store,
+    run: &Run,
+    listener: Listener<'_>,
+) -> Result<bool, Error> {
+    let Reference::Base(name) = reference else { return Ok(false) };
+    let source = catalogue::find(name, folder)?.ok_or_else(|| Error::Unknown { name: name.clone() })?;
+    let published = published(&catalogue::decode(&source)?).await?;
+    let parent = obtain_base(name, &source, Some(published), store, run, listener).await?;
+    Ok(!parent.cached)
+}
+
+/// What the publisher of a base image has now: a text that changes when that does.
+async fn published(base: &BaseImage) -> Result<String, Error> {
+    Ok(match &base.origin {
+        Origin::Url(Download { checksum: Checksum::Pinned(digest), .. }) => digest.hex.clone(),
+        Origin::Url(Download { url, checksum: Checksum::File { url: list, signature } }) => {
+            verify::published_digest(&url.value, &list.value, signature.as_ref()).await?.hex
+        }
+        Origin::Bootstrap(recipe) => bootstrap::indexes(recipe).await?.unwrap_or_default(),
+    })
 }
 
 /// A parent, if it is here already in the form that builds use.
@@ -365,6 +419,9 @@ pub struct Record {
     pub sha256: String,
     /// When it came here.
     pub obtained: Timestamp,
+    /// What its publisher had then, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<String>,
 }
 
 const RECORD: &str = "parent.json";
@@ -383,10 +440,12 @@ impl Record {
     }
 }
 
-/// Gets a base image's bytes, if they are not here yet or its description has changed.
+/// Gets a base image's bytes, if they are not here yet, or its description has changed, or what is here is not what the
+/// caller knows to be published.
 async fn obtain_base(
     name: &str,
     source: &Source,
+    newest: Option<String>,
     store: &Store,
     run: &Run,
     listener: Listener<'_>,
@@ -396,14 +455,21 @@ async fn obtain_base(
     let folder = store.parent_folder(name);
     fs::create_dir_all(&folder)?;
     let _lock = lock(&folder, name, listener).await?;
-    if let Some(record) = Record::read(store, name).filter(|record| record.description == description) {
+    let is_current =
+        |record: &Record| record.description == description && (newest.is_none() || record.published == newest);
+    if let Some(record) = Record::read(store, name).filter(is_current) {
         let disk = record.disk(store, name);
         return finished(name.to_owned(), disk, record.sha256, base.machine, true).await;
     }
+    // Before it is fetched: what is published meanwhile is newer. Who can't be asked is asked again when it matters.
+    let published = match newest {
+        Some(newest) => Some(newest),
+        None => published(&base).await.ok(),
+    };
     let made = make(&base, store, run, listener).await?;
     let standard = standard_form(&made, run, listener).await?;
     let sha256 = digest_file(&standard).await?;
-    let record = Record { description, sha256, obtained: Timestamp::now() };
+    let record = Record { description, sha256, obtained: Timestamp::now(), published };
     let place = record.disk(store, name);
     install(&standard, &place)?;
     let text = serde_json::to_vec_pretty(&record).map_err(io::Error::other)?;
@@ -519,5 +585,61 @@ mod tests {
         }
         fs::write(&disk, vec![8; 2 << 20]).unwrap();
         assert!(known(&reference, None, folder.path(), &store).await.unwrap().is_none());
+    }
+
+    /// A publisher with a folder of files.
+    async fn publisher(folder: PathBuf) -> String {
+        use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let (reader, mut writer) = stream.split();
+                let mut lines = BufReader::new(reader).lines();
+                let request = lines.next_line().await.unwrap().unwrap_or_default();
+                while lines.next_line().await.unwrap().is_some_and(|line| !line.is_empty()) {}
+                let name = request.split([' ', '/']).nth(2).unwrap_or_default();
+                let body = fs::read(folder.join(name)).unwrap_or_default();
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+                writer.write_all(head.as_bytes()).await.unwrap();
+                writer.write_all(&body).await.unwrap();
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_base_image_is_got_anew_once_its_publisher_has_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let (published, here) = (folder.path().join("published"), folder.path());
+        fs::create_dir_all(&published).unwrap();
+        fs::create_dir_all(here.join("base-images")).unwrap();
+        let publish = |byte: u8| {
+            let disk = vec![byte; 1 << 20];
+            let list = format!("{}  disk.raw\n", file::sha256_of(&disk));
+            fs::write(published.join("disk.raw"), disk).unwrap();
+            fs::write(published.join("SUMS"), list).unwrap();
+        };
+        let address = publisher(published.clone()).await;
+        let description = format!("description: d\nurl: {address}/disk.raw\nchecksumFile: {address}/SUMS\n");
+        fs::write(here.join("base-images/theirs.yaml"), description).unwrap();
+        let store = Store::open(here.join("store")).unwrap();
+        let reference = Reference::Base("theirs".to_owned());
+        let run = store.begin_run("test").unwrap();
+        let obtained = async || obtain(&reference, None, here, &store, &run, &|_| {}).await.unwrap().sha256;
+        let renewed = async || renew(&reference, here, &store, &run, &|_| {}).await.unwrap();
+        let now = async || current(&reference, None, here, &store).await.unwrap();
+        publish(1);
+        let (first, first_seen) = (obtained().await, now().await);
+        assert!(!renewed().await, "it was got twice");
+        publish(2);
+        assert_eq!(obtained().await, first, "a build without a pipeline takes what is here");
+        assert_ne!(now().await, first_seen);
+        assert!(renewed().await);
+        assert_ne!(obtained().await, first);
+        assert!(!renewed().await);
+        // Another parent is looked for at each build.
+        let path = Reference::Path(published.join("disk.raw"));
+        assert!(!renew(&path, here, &store, &run, &|_| {}).await.unwrap());
     }
 }

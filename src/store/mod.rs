@@ -10,6 +10,7 @@
 //!   parents/NAME/                     a base image's bytes and where they came from
 //!   downloads/sha256/DIGEST           verified downloads
 //!   host/                             what was found out about this machine
+//!   pipelines/                        what pipelines remember, and their runs (src/pipeline/ledger.rs)
 //!   runs/ID/                          working folder of one running command; gone when it ends
 //! ```
 //!
@@ -170,7 +171,9 @@ impl Store {
             }
             Err(error) => return store.io(Err(error)),
         }
-        for folder in ["images", "parents", "downloads/sha256", "host", "layers", "runs"] {
+        for folder in
+            ["images", "parents", "downloads/sha256", "host", "layers", "runs", "pipelines/state", "pipelines/runs"]
+        {
             store.io(fs::create_dir_all(store.root.join(folder)))?;
         }
         Ok(store)
@@ -210,6 +213,11 @@ impl Store {
     /// Where findings about this machine are kept.
     pub fn host_folder(&self) -> PathBuf {
         self.root.join("host")
+    }
+
+    /// Where pipelines keep what they remember.
+    pub fn pipelines(&self) -> PathBuf {
+        self.root.join("pipelines")
     }
 
     /// Begins a run: a private working folder that goes when the run ends, or with the next recovery.
