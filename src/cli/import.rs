@@ -6,9 +6,9 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Context;
+use super::build::assignment;
 use super::output::{BAD, DIM, GOOD, WARN};
 use super::report::CliError;
-use super::build::assignment;
 use crate::document::cloudformation::Environment;
 use crate::document::syntax::Source;
 use crate::import::{self, Fate, Import, Note, Written};
@@ -32,7 +32,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     region: Option<String>,
     /// What `AWS::AccountId` is
-    #[arg(long, value_name = "DIGITS")]
+    #[arg(long, value_name = "DIGITS", value_parser = account)]
     account: Option<String>,
     /// What `AWS::StackName` is [default: stack]
     #[arg(long, value_name = "NAME")]
@@ -100,6 +100,11 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<(), CliErro
     Ok(())
 }
 
+fn account(text: &str) -> Result<String, String> {
+    let is_account = text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit());
+    if is_account { Ok(text.to_owned()) } else { Err(format!("`{text}` is no account: 12 digits")) }
+}
+
 /// A folder beside the first file's own name, here.
 fn default_folder(files: &[PathBuf]) -> PathBuf {
     let stem = files.first().and_then(|file| file.file_stem());
@@ -144,7 +149,7 @@ fn show(imported: &Import, written: &[Written], problems: &[String], context: &C
         problems.iter().for_each(|problem| output.result(&format!("  {problem}")));
     }
     let documents = imported.documents.len();
-    output.result(&format!("{documents} documents; {kept} kept, {mapped} mapped, {open} open, {lost} lost"));
+    output.result(&format!("documents: {documents}; {kept} kept, {mapped} mapped, {open} open, {lost} lost"));
     Ok(())
 }
 

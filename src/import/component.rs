@@ -6,14 +6,15 @@ use super::out::Out;
 use super::place::Place;
 use super::report::{Fate, Notes};
 use super::subject::Subject;
-use crate::document::cloudformation::{Content, Text};
+use crate::document::cloudformation::{Content, Text, Value};
 use crate::document::component::Platform;
 
-/// Where a component's document stands while it waits for its file.
+/// What a component comes to.
 pub(super) fn import(subject: &Subject, place: &Place, notes: &mut Notes<'_>) -> Option<Draft> {
     let mut members = Members::of(&subject.value, "");
     if let Some(name) = members.take("Name") {
-        notes.say(Fate::Kept, &name.origin, format!("it is {}", place.file), None);
+        notes.say(Fate::Mapped, &name.origin, format!("the file {}", place.file), None);
+        notes.gaps(&name.origin, name.value);
     }
     for version in ["SemanticVersion", "Version"] {
         if let Some(version) = members.take(version) {
@@ -91,7 +92,8 @@ fn document(members: &mut Members<'_>, place: &Place, notes: &mut Notes<'_>) -> 
     match &data.value.content {
         Content::Text(text) => {
             let (filled, references) = references(text);
-            notes.kept(&data.origin, data.value);
+            let known = Value::text(data.value.span.clone(), Text { text: filled.clone(), ..text.clone() });
+            notes.kept(&data.origin, &known);
             for reference in references {
                 let message = format!("CloudFormation would look `{reference}` up; here the step does");
                 let mend = format!("--reference {reference}=VALUE or --aws-parameters gives it a value");
@@ -110,19 +112,29 @@ fn document(members: &mut Members<'_>, place: &Place, notes: &mut Notes<'_>) -> 
     }
 }
 
-/// `{{resolve:ssm:NAME}}` as a component's own reference to the same parameter.
+/// `{{resolve:ssm:NAME}}` and `{{resolve:ssm-secure:NAME}}` as a component's own reference to the same parameter.
 fn references(text: &Text) -> (String, Vec<String>) {
     let (mut filled, mut references) = (String::new(), Vec::new());
     let mut rest = text.text.as_str();
-    while let Some((before, behind)) = rest.split_once("{{resolve:ssm:") {
-        let Some((name, after)) = behind.split_once("}}") else { break };
-        let name = name.split(':').next().unwrap_or(name);
+    while let Some((before, behind)) = rest.split_once("{{resolve:") {
         filled.push_str(before);
-        filled.push_str(&format!("{{{{ aws:ssm:{name} }}}}"));
-        references.push(format!("aws:ssm:{name}"));
-        rest = after;
+        let parameter = behind.strip_prefix("ssm:").or_else(|| behind.strip_prefix("ssm-secure:"));
+        match parameter.and_then(|parameter| parameter.split_once("}}")) {
+            Some((name, after)) => {
+                // NAME:3 is a version of it.
+                let name = name.split(':').next().unwrap_or(name);
+                filled.push_str(&format!("{{{{ aws:ssm:{name} }}}}"));
+                references.push(format!("aws:ssm:{name}"));
+                rest = after;
+            }
+            None => {
+                filled.push_str("{{resolve:");
+                rest = behind;
+            }
+        }
     }
     filled.push_str(rest);
+    references.sort();
     references.dedup();
     (filled, references)
 }

@@ -10,14 +10,9 @@ use super::{Draft, comment};
 use crate::document::component::Platform;
 use crate::document::{infrastructure, resource};
 
-const LOST: [(&str, &str, &str); 7] = [
+const LOST: [(&str, &str, &str); 6] = [
     ("InstanceProfileName", "guests have no role in AWS", "S3Download and S3Upload use the host's own credentials"),
     ("SubnetId", "machines here are in no subnet", "`proxy` and `mirrors` say how guests reach what they need"),
-    (
-        "KeyPair",
-        "no key is needed to look into a machine",
-        "`goldsmith shell` opens it; `terminateInstanceOnFailure: false` keeps the disk of one that failed",
-    ),
     ("ResourceTags", "they label AWS's machines", "`imageTags` of a pipeline label images"),
     (
         "InstanceMetadataOptions",
@@ -39,6 +34,15 @@ pub(super) fn import(subject: &Subject, place: &Place, notes: &mut Notes<'_>) ->
     members.keep(&["terminateInstanceOnFailure"], &mut document, notes);
     document.extend(members.take("Logging").and_then(|member| logs(&member, notes)));
     document.extend(members.take("SnsTopicArn").and_then(|member| Some(("snsTopicArn", topic(&member, notes)?))));
+    if let Some(key) = members.take("KeyPair") {
+        let message = "no key is needed to look into a machine: `goldsmith shell` opens one";
+        notes.say(
+            Fate::Mapped,
+            &key.origin,
+            message,
+            Some("`terminateInstanceOnFailure: false` keeps the disk of one that failed"),
+        );
+    }
     members.lose(&LOST, notes);
     members.ignore(&["Arn", "DateCreated", "DateUpdated", "ClientToken", "DryRun"]);
     members.finish(notes);
@@ -62,8 +66,10 @@ fn machine(member: &Member<'_>, notes: &mut Notes<'_>) -> Option<Out> {
     };
     let message = format!("`{name}` is a machine with {cpus} processors and {memory}");
     notes.say(Fate::Mapped, &item.origin, message, None);
-    for other in items.iter().filter(|other| other.origin != item.origin) {
-        notes.say(Fate::Lost, &other.origin, "the first is always to be had here, so no other is needed", None);
+    let others: Vec<&str> = items.iter().filter(|other| other.origin != item.origin).filter_map(Member::text).collect();
+    if !others.is_empty() {
+        let message = format!("{}: no other is needed, because one is always to be had here", others.join(", "));
+        notes.say(Fate::Lost, &member.origin, message, None);
     }
     let machine = vec![("cpus", Out::plain(cpus)), ("memory", Out::text(memory.to_string()))];
     Some(Out::map(machine).from(&member.origin))

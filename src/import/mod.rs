@@ -168,6 +168,14 @@ fn documents(subjects: &[Subject], folder: &Path, notes: &mut Vec<Note>) -> Vec<
                 None
             }
         };
+        // A component's document may be elsewhere, and recipes name the file that it is to have.
+        if draft.is_none() && subject.kind != Kind::Component {
+            said.no_document();
+        }
+        if let (Some(draft), false) = (&draft, subject.kind == Kind::Component) {
+            let scripts = draft.more.iter().map(|(_, text)| text.as_str());
+            said.only_of(&[draft.text.as_str()].into_iter().chain(scripts).collect::<Vec<_>>());
+        }
         gone[index] = draft.is_none();
         drafts[index] = draft;
         notes.extend(said.list);

@@ -339,7 +339,23 @@ mod tests {
             ("schedule", Out::map(vec![("scheduleExpression", Out::text("cron(0 0 * * ? *)"))])),
             ("on", Out::list(vec![Out::plain(true), Out::text("yes"), Out::text("a: b"), Out::text("it's: x #")])),
         ]);
-        insta::assert_snapshot!(document.document("from web.yaml"), @r"");
+        insta::assert_snapshot!(document.document("from web.yaml"), @"
+        # from web.yaml
+        name: Web server
+        version: 1.0.0
+        account: '123456789012'
+        description: |
+          one
+          two
+        parentImage: arn:aws:imagebuilder:eu-west-1:aws:image/x/x.x.x
+        schedule:
+          scheduleExpression: 'cron(0 0 * * ? *)'
+        'on':
+          - true
+          - 'yes'
+          - 'a: b'
+          - 'it''s: x #'
+        ");
     }
 
     #[test]

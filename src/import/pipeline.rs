@@ -140,7 +140,8 @@ fn workflows(members: &mut Members<'_>, notes: &mut Notes<'_>) {
     const MANAGED: [&str; 3] = ["build-image", "test-image", "distribute-image"];
     let Some(member) = members.take("Workflows") else { return };
     for item in member.items() {
-        let arn = item.member("WorkflowArn").and_then(|arn| Some(arn.text()?.to_owned())).unwrap_or_default();
+        let text = item.member("WorkflowArn").and_then(|arn| arn.value.as_text().cloned()).unwrap_or_default();
+        let arn = text.text;
         let is_managed = arn.contains(":aws:workflow/") && arn.rsplit('/').any(|part| MANAGED.contains(&part));
         if is_managed {
             notes.say(Fate::Mapped, &item.origin, "goldsmith does the same by itself", None);

@@ -25,12 +25,7 @@ pub(super) fn import(index: usize, places: &Places<'_>, folder: &Path, notes: &m
     let (subject, place) = (&places.subjects[index], &places.places[index]);
     let mut members = Members::of(&subject.value, "");
     let mut document = vec![("name", super::name(&mut members, place, notes))];
-    let version = members.take("SemanticVersion").or_else(|| members.take("Version"));
-    let version = version.and_then(|version| version.keep(notes)).unwrap_or_else(|| {
-        notes.say_of_all(Fate::Open, "it has no version; 1.0.x counts by itself", None);
-        Out::text("1.0.x")
-    });
-    document.push(("version", version));
+    document.push(("version", version(&mut members, notes)));
     members.keep(&["description"], &mut document, notes);
     document.push(("parentImage", parent_image(&mut members, subject, places, folder, notes)));
     document.extend(members.take("BlockDeviceMappings").and_then(|member| Some(("disk", disk(&member, notes)?))));
@@ -59,6 +54,26 @@ pub(super) fn import(index: usize, places: &Places<'_>, folder: &Path, notes: &m
     let read = |source: &_| recipe::decode(source).map(drop);
     let text = settle(&mut Out::map(document), &comment(subject), notes, read)?;
     Some(Draft { file: place.file.clone(), text, platform: Platform::Linux, more })
+}
+
+/// Its version; where there is none that can be one, a version that counts by itself.
+fn version(members: &mut Members<'_>, notes: &mut Notes<'_>) -> Out {
+    let Some(member) = members.take("SemanticVersion").or_else(|| members.take("Version")) else {
+        notes.say_of_all(Fate::Open, "it has no version; `1.0.x` stands there, which counts by itself", None);
+        return Out::text("1.0.x");
+    };
+    let text = member.text().unwrap_or_default();
+    match text.parse::<VersionPattern>() {
+        Ok(_) => {
+            notes.kept(&member.origin, member.value);
+            Out::text(text).from(&member.origin)
+        }
+        Err(problem) => {
+            let message = format!("{problem}; `1.0.x` stands there, which counts by itself");
+            notes.say(Fate::Open, &member.origin, message, None);
+            Out::text("1.0.x").from(&member.origin)
+        }
+    }
 }
 
 fn parent_image(
@@ -201,7 +216,7 @@ fn user_data(members: &mut Members<'_>, file: &str, notes: &mut Notes<'_>) -> (O
     let path = format!("components/{}.user-data.sh", file.trim_end_matches(".recipe.yaml"));
     notes.say(Fate::Mapped, &data.origin, format!("the script is {path}, which runs before all components"), None);
     notes.gaps(&data.origin, data.value);
-    let component = Out::map(vec![("script", Out::text(path.as_str()))]).from(&data.origin);
+    let component = Out::map(vec![("script", Out::text(format!("./{path}")))]).from(&data.origin);
     (Some(component), vec![(path, script.trim_start().to_owned())])
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::subject::Subject;
-use crate::document::cloudformation::{Gap, Value};
+use crate::document::cloudformation::{Content, Gap, Value};
 use crate::document::syntax::Source;
 
 /// What became of a thing.
@@ -50,6 +50,8 @@ pub struct Note {
     pub message: String,
     /// What to do, or what there is instead.
     pub mend: Option<String>,
+    /// What stands in the document for what is not known.
+    pub(super) stand_in: Option<String>,
 }
 
 impl fmt::Display for Note {
@@ -98,7 +100,21 @@ impl<'a> Notes<'a> {
             what,
             message: message.into(),
             mend: mend.map(str::to_owned),
+            stand_in: None,
         });
+    }
+
+    /// That something which was said to be in a document is not, after all.
+    pub(super) fn not_kept(&mut self, origin: &Origin, message: &str, mend: Option<&str>) {
+        let what = format!("{}.{}", self.subject.id, origin.path);
+        let is_other = |note: &Note| note.fate == Fate::Lost || note.what != what;
+        self.list.retain(is_other);
+        self.say(Fate::Lost, origin, message, mend);
+    }
+
+    /// That there is no document, so that nothing is in one.
+    pub(super) fn no_document(&mut self) {
+        self.list.retain(|note| note.fate == Fate::Lost);
     }
 
     /// All of the resource.
@@ -114,10 +130,15 @@ impl<'a> Notes<'a> {
 
     /// That a value is in a document, with whatever is not known of it.
     pub(super) fn kept(&mut self, origin: &Origin, value: &Value) {
-        if !value.is_unknown() {
+        let references = references(value);
+        if value.gaps().is_empty() && references.is_empty() {
             self.say(Fate::Kept, origin, "", None);
         }
         self.gaps(origin, value);
+        for reference in references {
+            let message = format!("AWS would look `{reference}` up, and nothing here does");
+            self.say(Fate::Open, origin, message, Some("put in what it is"));
+        }
     }
 
     /// What is not known of a value that is in a document.
@@ -137,6 +158,28 @@ impl<'a> Notes<'a> {
             // A function in a block of text has a place of its own.
             let origin = Origin { span: gap.span.clone(), path: origin.path.clone() };
             self.say(fate, &origin, message, Some(&gap.mend));
+            if let Some(note) = self.list.last_mut() {
+                note.stand_in = Some(gap.stand_in.clone());
+            }
         }
+    }
+
+    /// Leaves out what is said of stand-ins that are in no document, because readers refused the values around them.
+    pub(super) fn only_of(&mut self, texts: &[&str]) {
+        let stands = |stand_in: &String| texts.iter().any(|text| text.contains(stand_in.as_str()));
+        self.list.retain(|note| note.stand_in.as_ref().is_none_or(stands));
+    }
+}
+
+/// CloudFormation's dynamic references in a value: `{{resolve:ssm:NAME}}`.
+fn references(value: &Value) -> Vec<String> {
+    match &value.content {
+        Content::Text(text) => {
+            let parts = text.text.split("{{resolve:").skip(1);
+            parts.filter_map(|part| Some(format!("{{{{resolve:{}}}}}", part.split_once("}}")?.0))).collect()
+        }
+        Content::List(items) => items.iter().flat_map(references).collect(),
+        Content::Map(entries) => entries.iter().flat_map(|entry| references(&entry.value)).collect(),
+        Content::Nothing => Vec::new(),
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn settle(
     notes: &mut Notes<'_>,
     read: impl Fn(&Arc<Source>) -> Result<(), Report>,
 ) -> Option<String> {
-    for _ in 0..MAX_ROUNDS {
+    for round in 0..MAX_ROUNDS {
         let text = document.document(comment);
         let source = Source::new("document", text.as_str());
         let report = match read(&source) {
@@ -30,7 +30,11 @@ pub(super) fn settle(
         for problem in report.diagnostics.into_iter().filter(|problem| problem.severity == Severity::Error) {
             let path = path_to(&root, &problem.span);
             if path.is_empty() {
-                notes.say_of_all(Fate::Lost, problem.message, problem.help.as_deref());
+                let message = match round {
+                    0 => problem.message,
+                    _ => format!("without what is lost of it: {}", problem.message),
+                };
+                notes.say_of_all(Fate::Lost, message, problem.help.as_deref());
                 return None;
             }
             if !refused.iter().any(|(known, ..)| path.starts_with(known)) {
@@ -46,7 +50,7 @@ pub(super) fn settle(
         for (path, message, help) in refused {
             let origin = document.remove(&path).and_then(|removed| removed.origin);
             let origin = origin.unwrap_or_else(|| notes.whole());
-            notes.say(Fate::Lost, &origin, message, help.as_deref());
+            notes.not_kept(&origin, &message, help.as_deref());
         }
     }
     None

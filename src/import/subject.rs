@@ -130,6 +130,7 @@ fn of_template(template: &Template, environment: &Environment) -> Result<Found, 
             what: resource.id.to_owned(),
             message: message.to_owned(),
             mend: mend.map(str::to_owned),
+            stand_in: None,
         };
         let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.name() == name) else {
             found.notes.push(note(Fate::Lost, &format!("nothing here is like {}", resource.kind), None));
@@ -180,6 +181,7 @@ fn changes(template: &Template) -> Vec<Note> {
         what: what.to_owned(),
         message,
         mend: Some(PROCESSED.to_owned()),
+        stand_in: None,
     };
     // These change nothing of Image Builder's, or bring functions that are known here.
     let harmless = |name: &str| name == "AWS::LanguageExtensions" || name.starts_with("AWS::Serverless-");

@@ -12,6 +12,9 @@ use crate::factory::{self, Given, Plan};
 use crate::host::{file, one_line};
 use crate::pipeline;
 
+/// How many problems of one document are told: one for Windows has one in each step.
+const MOST_LINES: usize = 3;
+
 /// A document that is in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
@@ -69,10 +72,11 @@ pub fn check(documents: &[Document], folder: &Path) -> Vec<String> {
             },
         };
         // A recipe repeats what is wrong with its components.
-        for line in said.iter().flat_map(|text| text.lines()) {
-            if !problems.iter().any(|known| known == line) {
-                problems.push(line.to_owned());
-            }
+        let lines = said.iter().flat_map(|text| text.lines()).filter(|line| !line.contains(": warning: "));
+        let new: Vec<&str> = lines.filter(|line| !problems.iter().any(|known| known == line)).collect();
+        problems.extend(new.iter().take(MOST_LINES).map(|line| (*line).to_owned()));
+        if let Some(more) = new.len().checked_sub(MOST_LINES).filter(|more| *more > 0) {
+            problems.push(format!("{}: and {more} more", path.display()));
         }
     }
     problems

@@ -212,7 +212,8 @@ impl<'a> Evaluator<'a> {
             ("Join", [delimiter, list]) => self.join(delimiter, list, span),
             ("Select", [index, list]) => self.select(index, list, span),
             ("Split", [delimiter, text]) => self.split(delimiter, text, span),
-            ("If", [condition, yes, no]) => self.if_(condition, yes, no, span),
+            // More than three are refused when a stack is made, and by nobody before.
+            ("If", [condition, yes, no, ..]) => self.if_(condition, yes, no, span),
             ("FindInMap", [map, first, second, rest @ ..]) => self.find_in_map([map, first, second], rest, span),
             ("Base64", _) => self.base64(call, span),
             ("ImportValue", _) => {
