@@ -205,7 +205,7 @@ fn name(members: &mut Members<'_>, place: &Place, notes: &mut Notes<'_>) -> Out 
         notes.say(
             Fate::Mapped,
             &member.origin,
-            format!("`{}`, because names here have no other characters", place.name),
+            format!("`{}`: a name has 3 to 128 letters, digits, hyphens, underscores and inner spaces", place.name),
             None,
         );
         notes.gaps(&member.origin, member.value);

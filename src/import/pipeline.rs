@@ -75,6 +75,18 @@ pub(super) fn import(index: usize, places: &Places<'_>, gone: &[bool], notes: &m
         "LastRunStatus",
         "ConsecutiveFailures",
         "Platform",
+        "Version",
+        "Type",
+        "State",
+        "OsVersion",
+        "BuildType",
+        "OutputResources",
+        "SourcePipelineName",
+        "SourcePipelineArn",
+        "ScanState",
+        "DeprecationTime",
+        "LifecycleExecutionId",
+        "LatestVersionReferences",
         "ClientToken",
         "DryRun",
     ]);
@@ -146,12 +158,9 @@ fn workflows(members: &mut Members<'_>, notes: &mut Notes<'_>) {
         if is_managed {
             notes.say(Fate::Mapped, &item.origin, "goldsmith does the same by itself", None);
         } else {
-            notes.say(
-                Fate::Lost,
-                &item.origin,
-                format!("`{arn}` can't be run: goldsmith has its own order of work"),
-                None,
-            );
+            let name = text.resource.unwrap_or(arn);
+            let message = format!("`{name}` can't be run: goldsmith has its own order of work");
+            notes.say(Fate::Lost, &item.origin, message, None);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::report::{Fate, Note};
-use crate::document::cloudformation::{Content, Environment, Evaluator, Resource, Template, Value};
+use crate::document::cloudformation::{Content, Entry, Environment, Evaluator, Resource, Template, Value};
 use crate::document::decode::{Reader, Strictness};
 use crate::document::diagnostic::Report;
 use crate::document::syntax::{self, Source};
@@ -241,14 +241,8 @@ fn of_request(source: &Arc<Source>) -> Result<Found, Report> {
         Some((kind, inner)) => (Some(kind), inner),
         None => (guess(&value), value),
     };
-    let subject = kind.map(|kind| {
-        let name = value.member("name");
-        let stem = Path::new(&source.name).file_stem().and_then(|stem| stem.to_str()).unwrap_or("input");
-        let id = name.and_then(Value::as_text).map_or(stem, |text| text.text.as_str());
-        let start = root.span.start;
-        let span = name.map_or(start..start + 1, |name| name.span.clone());
-        Subject { source: source.clone(), id: id.to_owned(), span, kind, value: value.clone(), egress: Vec::new() }
-    });
+    let stem = Path::new(&source.name).file_stem().and_then(|stem| stem.to_str()).unwrap_or("input");
+    let subject = kind.map(|kind| requested(source, kind, value, stem));
     if subject.is_none() {
         let help =
             "imported are CloudFormation templates, and what `aws imagebuilder create-…` takes or `get-…` prints";
@@ -263,8 +257,41 @@ fn of_request(source: &Arc<Source>) -> Result<Found, Report> {
         let start = root.span.start;
         reader.error_with_help(&(start..start + 1), message, help);
     }
-    let subject = subject.map(|subject| Found { subjects: vec![subject], ..Found::default() });
-    reader.finish(subject).map(|(found, _)| found)
+    let found = subject.map(|mut subject| Found {
+        subjects: if subject.kind == Kind::Image {
+            apart(&mut subject).chain([subject]).collect()
+        } else {
+            vec![subject]
+        },
+        ..Found::default()
+    });
+    reader.finish(found).map(|(found, _)| found)
+}
+
+fn requested(source: &Arc<Source>, kind: Kind, value: Value, otherwise: &str) -> Subject {
+    let name = value.member("name");
+    let id = name.and_then(Value::as_text).map_or(otherwise, |text| text.text.as_str()).to_owned();
+    let span = name.map_or(value.span.start..value.span.start + 1, |name| name.span.clone());
+    Subject { source: source.clone(), id, span, kind, value, egress: Vec::new() }
+}
+
+/// What an image has been made of, which `get-image` prints within it, as things of their own that it names.
+fn apart(image: &mut Subject) -> std::vec::IntoIter<Subject> {
+    let mut parts = Vec::new();
+    let Content::Map(entries) = &mut image.value.content else { return parts.into_iter() };
+    for kind in [Kind::ImageRecipe, Kind::Infrastructure, Kind::Distribution] {
+        let whole = entries.iter().position(|entry| entry.key.eq_ignore_ascii_case(kind.name()));
+        let Some(whole) = whole.filter(|&place| matches!(entries[place].value.content, Content::Map(_))) else {
+            continue;
+        };
+        let entry = entries.remove(whole);
+        if let Some(arn) = entry.value.member("arn") {
+            let key = format!("{}Arn", entry.key);
+            entries.push(Entry { key, span: entry.span.clone(), value: arn.clone() });
+        }
+        parts.push(requested(&image.source, kind, entry.value, kind.arn()));
+    }
+    parts.into_iter()
 }
 
 /// Members that tell what a request is about, the telling ones first.
@@ -289,8 +316,10 @@ fn guess(value: &Value) -> Option<Kind> {
     }
     let (_, kind) = MARKS.into_iter().find(|(mark, _)| value.member(mark).is_some())?;
     match kind {
-        // Only pipelines have names of their own.
-        Kind::Pipeline if value.member("name").is_none() => Some(Kind::Image),
+        // Only pipelines have names of their own; what calls print of an ARN alone is neither.
+        Kind::Pipeline if value.member("name").is_none() => {
+            value.member("infrastructureConfigurationArn").map(|_| Kind::Image)
+        }
         kind => Some(kind),
     }
 }

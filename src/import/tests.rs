@@ -255,6 +255,14 @@ fn what_the_command_line_takes_and_prints() {
             r#"{"imageRecipeArn": "arn:aws:imagebuilder:eu-west-1:111122223333:image-recipe/web/1.0.0",
   "infrastructureConfigurationArn": "arn:aws:imagebuilder:eu-west-1:111122223333:infrastructure-configuration/small"}"#,
         ),
+        (
+            "built.json",
+            r#"{"image": {"name": "db", "version": "1.0.0/3", "state": {"status": "AVAILABLE"}, "outputResources": {"amis": []},
+  "imageRecipe": {"arn": "arn:aws:imagebuilder:eu-west-1:111122223333:image-recipe/db/1.0.0", "name": "db", "version": "1.0.0",
+    "parentImage": "debian-12"},
+  "infrastructureConfiguration": {"arn": "arn:aws:imagebuilder:eu-west-1:111122223333:infrastructure-configuration/large",
+    "name": "large", "instanceTypes": ["m5.large"]}}}"#,
+        ),
     ];
     let sources: Vec<_> = files.iter().map(|(name, text)| Source::new(*name, *text)).collect();
     let import = import(&sources, &Environment::default(), Path::new("nowhere")).unwrap();
@@ -281,6 +289,7 @@ fn what_can_not_be_imported_is_said() {
             "Transform: Mine\nResources: { 'Fn::ForEach::X': [a, [b], {}] }\n",
             "Resources:\n  A:\n    Type: AWS::ImageBuilder::ImageRecipe\n    Properties:\n      Name: !Ref B\n      ParentImage: !Sub '${C}'\n",
             "{ \"name\": \"x\", \"data\": \"y\" }",
+            "{ \"requestId\": \"x\", \"imageRecipeArn\": \"y\" }",
         ]
         .map(problem)
         .join("\n---\n")
