@@ -1,13 +1,14 @@
 //! Components: the document in one becomes a file.
 
 use super::Draft;
-use super::members::Members;
-use super::out::Out;
+use super::members::{Member, Members};
+use super::out::{Out, scalar};
 use super::place::Place;
 use super::report::{Fate, Notes};
 use super::subject::Subject;
 use crate::document::cloudformation::{Content, Text, Value};
 use crate::document::component::Platform;
+use crate::document::syntax::{self, Source, Value as Written};
 
 /// What a component comes to.
 pub(super) fn import(subject: &Subject, place: &Place, notes: &mut Notes<'_>) -> Option<Draft> {
@@ -32,7 +33,16 @@ pub(super) fn import(subject: &Subject, place: &Place, notes: &mut Notes<'_>) ->
         }
         platform.ok()
     });
-    let draft = document(&mut members, place, notes).map(|text| Draft {
+    let text = document(&mut members, place, notes);
+    let description = members.take("Description");
+    let text = match (text, description) {
+        (Some(text), Some(description)) => Some(described(text, &description, notes)),
+        (text, description) => {
+            description.map(|description| notes.say(Fate::Lost, &description.origin, IN_DOCUMENT, None));
+            text
+        }
+    };
+    let draft = text.map(|text| Draft {
         file: place.file.clone(),
         text,
         platform: platform.unwrap_or_default(),
@@ -40,7 +50,6 @@ pub(super) fn import(subject: &Subject, place: &Place, notes: &mut Notes<'_>) ->
     });
     members.lose(
         &[
-            ("Description", "a component is described in its document", ""),
             ("ChangeDescription", "a document has no versions here", ""),
             (
                 "SupportedOsVersions",
@@ -71,6 +80,26 @@ pub(super) fn import(subject: &Subject, place: &Place, notes: &mut Notes<'_>) ->
     ]);
     members.finish(notes);
     draft
+}
+
+const IN_DOCUMENT: &str = "a component is described in its document";
+
+/// A document with a component's description, if it has none and can be given one without changing anything else.
+fn described(text: String, description: &Member<'_>, notes: &mut Notes<'_>) -> String {
+    let source = Source::new("document", text.as_str());
+    let root = syntax::parse(&source).ok();
+    if root.as_ref().is_some_and(|root| root.get("description").is_some()) {
+        notes.say(Fate::Lost, &description.origin, "the document has a description of its own", None);
+        return text;
+    }
+    let is_map = root.is_some_and(|root| matches!(root.value, Written::Mapping(_)));
+    let Some(words) = description.text().filter(|_| is_map && text.starts_with(|c: char| c.is_ascii_alphabetic()))
+    else {
+        notes.say(Fate::Lost, &description.origin, IN_DOCUMENT, None);
+        return text;
+    };
+    notes.kept(&description.origin, description.value);
+    format!("description: {}\n{text}", scalar(words))
 }
 
 fn document(members: &mut Members<'_>, place: &Place, notes: &mut Notes<'_>) -> Option<String> {

@@ -316,6 +316,8 @@ fn guess(value: &Value) -> Option<Kind> {
     }
     let (_, kind) = MARKS.into_iter().find(|(mark, _)| value.member(mark).is_some())?;
     match kind {
+        // What VM imports are for has a platform too.
+        Kind::Component => ["data", "uri"].iter().find_map(|name| value.member(name)).map(|_| kind),
         // Only pipelines have names of their own; what calls print of an ARN alone is neither.
         Kind::Pipeline if value.member("name").is_none() => {
             value.member("infrastructureConfigurationArn").map(|_| Kind::Image)

@@ -290,6 +290,7 @@ fn what_can_not_be_imported_is_said() {
             "Resources:\n  A:\n    Type: AWS::ImageBuilder::ImageRecipe\n    Properties:\n      Name: !Ref B\n      ParentImage: !Sub '${C}'\n",
             "{ \"name\": \"x\", \"data\": \"y\" }",
             "{ \"requestId\": \"x\", \"imageRecipeArn\": \"y\" }",
+            "{ \"name\": \"x\", \"platform\": \"Linux\", \"vmImportTaskId\": \"y\" }",
         ]
         .map(problem)
         .join("\n---\n")
