@@ -22,25 +22,11 @@ pub(super) fn import(subject: &Subject, place: &Place, notes: &mut Notes<'_>) ->
             notes.say(Fate::Mapped, &version.origin, "a document has no version here: recipes name its file", None);
         }
     }
-    let platform = members.take("Platform").and_then(|member| {
-        let platform = member.text()?.parse::<Platform>();
-        match &platform {
-            Ok(Platform::Linux) => notes.say(Fate::Kept, &member.origin, "", None),
-            Ok(_) => {
-                notes.say(Fate::Lost, &member.origin, "images made here are Linux, and it can't run in them", None)
-            }
-            Err(problem) => notes.say(Fate::Lost, &member.origin, problem.to_string(), None),
-        }
-        platform.ok()
-    });
+    let platform = platform(&mut members, notes);
     let text = document(&mut members, place, notes);
-    let description = members.take("Description");
-    let text = match (text, description) {
-        (Some(text), Some(description)) => Some(described(text, &description, notes)),
-        (text, description) => {
-            description.map(|description| notes.say(Fate::Lost, &description.origin, IN_DOCUMENT, None));
-            text
-        }
+    let text = match members.take("Description") {
+        Some(description) => described(text, &description, notes),
+        None => text,
     };
     let draft = text.map(|text| Draft {
         file: place.file.clone(),
@@ -82,24 +68,38 @@ pub(super) fn import(subject: &Subject, place: &Place, notes: &mut Notes<'_>) ->
     draft
 }
 
+fn platform(members: &mut Members<'_>, notes: &mut Notes<'_>) -> Option<Platform> {
+    let member = members.take("Platform")?;
+    let platform = member.text()?.parse::<Platform>();
+    match &platform {
+        Ok(Platform::Linux) => notes.say(Fate::Kept, &member.origin, "", None),
+        Ok(_) => notes.say(Fate::Lost, &member.origin, "images made here are Linux, and it can't run in them", None),
+        Err(problem) => notes.say(Fate::Lost, &member.origin, problem.as_str(), None),
+    }
+    platform.ok()
+}
+
 const IN_DOCUMENT: &str = "a component is described in its document";
 
 /// A document with a component's description, if it has none and can be given one without changing anything else.
-fn described(text: String, description: &Member<'_>, notes: &mut Notes<'_>) -> String {
-    let source = Source::new("document", text.as_str());
-    let root = syntax::parse(&source).ok();
+fn described(text: Option<String>, description: &Member<'_>, notes: &mut Notes<'_>) -> Option<String> {
+    let Some(text) = text else {
+        notes.say(Fate::Lost, &description.origin, IN_DOCUMENT, None);
+        return None;
+    };
+    let root = syntax::parse(&Source::new("document", text.as_str())).ok();
     if root.as_ref().is_some_and(|root| root.get("description").is_some()) {
         notes.say(Fate::Lost, &description.origin, "the document has a description of its own", None);
-        return text;
+        return Some(text);
     }
-    let is_map = root.is_some_and(|root| matches!(root.value, Written::Mapping(_)));
-    let Some(words) = description.text().filter(|_| is_map && text.starts_with(|c: char| c.is_ascii_alphabetic()))
-    else {
+    let is_block = root.is_some_and(|root| matches!(root.value, Written::Mapping(_)))
+        && text.starts_with(|c: char| c.is_ascii_alphabetic());
+    let Some(words) = description.text().filter(|_| is_block) else {
         notes.say(Fate::Lost, &description.origin, IN_DOCUMENT, None);
-        return text;
+        return Some(text);
     };
     notes.kept(&description.origin, description.value);
-    format!("description: {}\n{text}", scalar(words))
+    Some(format!("description: {}\n{text}", scalar(words)))
 }
 
 fn document(members: &mut Members<'_>, place: &Place, notes: &mut Notes<'_>) -> Option<String> {

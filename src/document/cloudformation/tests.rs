@@ -163,6 +163,7 @@ fn what_is_chosen() {
         "{ Fn::If: [IsLarge, a, !Ref AWS::NoValue] }",
         "!ImportValue base-image",
         "{ Fn::ImportValue: !Sub '${Name}-image' }",
+        "!ImportValue { 'Fn::Sub': '${Name}-image' }",
         "!Cidr [10.0.0.0/16, 2, 8]",
         "{ Fn::Transform: { Name: AWS::Include, Parameters: { Location: x } } }",
         "!Subb x",
