@@ -115,9 +115,10 @@ struct Draft {
 
 /// What files come to. Parents are looked up as from `folder`, where the documents will be.
 pub fn import(sources: &[Arc<Source>], environment: &Environment, folder: &Path) -> Result<Import, Error> {
+    let sources: Vec<Arc<Source>> = sources.iter().map(subject::readable).collect();
     let (mut subjects, mut notes, mut others) = (Vec::new(), Vec::new(), BTreeMap::<String, usize>::new());
     let mut parameters = Vec::new();
-    for source in sources {
+    for source in &sources {
         let found = subject::find(source, environment).map_err(|report| Error::Document(Box::new(report)))?;
         subjects.extend(found.subjects);
         notes.extend(found.notes);

@@ -106,6 +106,35 @@ pub(super) struct Found {
 const PREFIX: &str = "AWS::ImageBuilder::";
 const PROCESSED: &str = "import what `aws cloudformation get-template --template-stage Processed` prints of the stack";
 
+/// A file whose text YAML can read: of JSON it lacks the characters that are escaped in two halves.
+pub(super) fn readable(source: &Arc<Source>) -> Arc<Source> {
+    let is_json = source.text.trim_start().starts_with('{');
+    if !is_json || !source.text.contains("\\u") {
+        return source.clone();
+    }
+    let half = |text: &str, bounds: std::ops::Range<u32>| {
+        let digits = text.strip_prefix("\\u")?.get(..4)?;
+        u32::from_str_radix(digits, 16).ok().filter(|half| bounds.contains(half))
+    };
+    let (mut text, mut rest) = (String::new(), source.text.as_str());
+    while let Some(at) = rest.find('\\') {
+        text.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let halves = half(rest, 0xD800..0xDC00).zip(rest.get(6..).and_then(|rest| half(rest, 0xDC00..0xE000)));
+        if let Some((high, low)) = halves {
+            text.push_str(&format!("\\U{:08X}", 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00)));
+            rest = &rest[12..];
+            continue;
+        }
+        // A backslash and what it stands before, which may be another.
+        let end = rest.char_indices().nth(2).map_or(rest.len(), |(end, _)| end);
+        text.push_str(&rest[..end]);
+        rest = &rest[end..];
+    }
+    text.push_str(rest);
+    Source::new(source.name.clone(), text)
+}
+
 /// What a file holds that can be imported.
 pub(super) fn find(source: &Arc<Source>, environment: &Environment) -> Result<Found, Report> {
     match Template::parse(source)? {

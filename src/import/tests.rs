@@ -302,6 +302,14 @@ fn what_can_not_be_imported_is_said() {
 }
 
 #[test]
+fn json_is_read_with_its_tabs_and_escapes() {
+    let text = "{\n\t\"Resources\": {\"A\": {\"Type\": \"AWS::ImageBuilder::ImageRecipe\",\n\t\t\"Properties\": {\"Name\": \"web\", \
+                \"Version\": \"1.0.0\", \"ParentImage\": \"debian-12\",\n\t\t\"Description\": \"\\ud83d\\ude00 caf\\u00e9 a\\/b \\\\ud83d\"}}}\n}";
+    let import = imported(text).unwrap();
+    assert!(import.documents[0].text.contains("description: '😀 café a/b \\ud83d'"), "{}", import.documents[0].text);
+}
+
+#[test]
 fn what_security_groups_let_out() {
     let mode = |egress: &str| {
         let resources = format!(
