@@ -135,3 +135,53 @@ fn completions_and_man_pages_are_made() {
         assert!(place.path("man1").join(page).exists(), "{page} is missing");
     }
 }
+
+const TEMPLATE: &str = "Resources:
+  Bucket: { Type: AWS::S3::Bucket }
+  Web:
+    Type: AWS::ImageBuilder::ImageRecipe
+    Properties: { Name: web, Version: 1.0.0, ParentImage: debian-12, AmiWatermarks: [ours] }
+  Nightly:
+    Type: AWS::ImageBuilder::ImagePipeline
+    Properties: { Name: nightly, ImageRecipeArn: !Ref Web, Schedule: { ScheduleExpression: rate(1 day) } }
+";
+
+#[test]
+fn a_template_is_imported_and_what_was_lost_of_it_decides_only_if_asked() {
+    let place = Place::with_own_store();
+    place.write("web.yaml", TEMPLATE);
+    let ended = place.goldsmith(&["import", "web.yaml"]).run().success();
+    insta::assert_snapshot!(ended.stdout, @"
+    web.yaml:5: kept   Web.Name
+    web.yaml:5: kept   Web.Version
+    web.yaml:5: kept   Web.ParentImage
+    web.yaml:5: lost   Web.AmiWatermarks: marks are AWS's own (`amiTags` label AMIs)
+    web.yaml:8: kept   Nightly.Name
+    web.yaml:8: mapped Nightly.ImageRecipeArn: the file web.recipe.yaml
+    web.yaml:8: kept   Nightly.Schedule
+    left out, because they are not Image Builder's: AWS::S3::Bucket 1
+    web/web.recipe.yaml: written
+    web/nightly.pipeline.yaml: written
+    documents: 2; 5 kept, 1 mapped, 0 open, 1 lost
+    ");
+    let listed = place.goldsmith(&["pipeline", "list", "--folder", "web"]).run().success();
+    assert!(listed.stdout.contains("nightly"), "{listed}");
+    let again = place.goldsmith(&["import", "web.yaml", "--json"]).run().success().json();
+    assert_eq!((again["lost"].as_u64(), again["documents"][0]["was_there"].as_bool()), (Some(1), Some(true)));
+    place.goldsmith(&["import", "web.yaml", "--strict"]).run().fails(1);
+    place.write("web/web.recipe.yaml", "mine\n");
+    let ended = place.goldsmith(&["import", "web.yaml"]).run().fails(1);
+    insta::assert_snapshot!(ended.error(&place), @"
+    error: `web/web.recipe.yaml` is there already and says something else
+    hint: `--output DIR` puts the documents elsewhere, `--force` overwrites; nothing was written
+    ");
+    place.goldsmith(&["import", "web.yaml", "--force"]).run().success();
+    let ended = place.goldsmith(&["import", "web.yaml", "--parameter", "Version=1"]).run().fails(2);
+    insta::assert_snapshot!(ended.error(&place), @"error: no template has a parameter `Version`");
+    place.write("none.yaml", "Resources: { Bucket: { Type: AWS::S3::Bucket } }\n");
+    let ended = place.goldsmith(&["import", "none.yaml"]).run().fails(2);
+    insta::assert_snapshot!(ended.error(&place), @"
+    error: there is nothing to import in none.yaml
+    hint: imported are resources of the types AWS::ImageBuilder::*, but for containers and workflows
+    ");
+}

@@ -22,7 +22,7 @@ pub(super) struct Arguments {
     /// Templates in YAML or JSON, and what `create-…` takes or `get-…` prints; several may name each other
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// Folder for the documents [default: the first file's name without its ending]
+    /// Folder for the documents [default: the first file's name without its ending, else `imported`]
     #[arg(long, short, value_name = "DIR")]
     output: Option<PathBuf>,
     /// Value of a parameter of the template's
@@ -105,10 +105,10 @@ fn account(text: &str) -> Result<String, String> {
     if is_account { Ok(text.to_owned()) } else { Err(format!("`{text}` is no account: 12 digits")) }
 }
 
-/// A folder beside the first file's own name, here.
+/// A folder of the first file's name, here; a name without an ending is the file's own already.
 fn default_folder(files: &[PathBuf]) -> PathBuf {
-    let stem = files.first().and_then(|file| file.file_stem());
-    stem.map_or_else(|| PathBuf::from("imported"), PathBuf::from)
+    let first = files.first().filter(|file| file.extension().is_some());
+    first.and_then(|file| file.file_stem()).map_or_else(|| PathBuf::from("imported"), PathBuf::from)
 }
 
 fn show(imported: &Import, written: &[Written], problems: &[String], context: &Context) -> Result<(), CliError> {

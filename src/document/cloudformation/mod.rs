@@ -9,6 +9,7 @@
 mod condition;
 mod intrinsic;
 mod physical;
+mod text;
 mod value;
 
 use std::ops::Range;
