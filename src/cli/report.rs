@@ -386,7 +386,9 @@ fn pipeline_hints(error: &pipeline::Error) -> Vec<String> {
         }
         Error::NoRun { .. } => vec!["`goldsmith pipeline show PIPELINE` lists its runs".to_owned()],
         Error::Lookup(_) => vec!["the scheduled time stays due, and is looked at again".to_owned()],
-        Error::Record { .. } => vec!["restore it from a backup, or remove it if it is a run that nobody misses".to_owned()],
+        Error::Record { .. } => {
+            vec!["restore it from a backup, or remove it if it is a run that nobody misses".to_owned()]
+        }
         Error::Store(error) => store_hints(error),
         Error::Io(error) | Error::Unreadable(error) => io_hints(error),
         Error::Document(_) | Error::Logs(_) => Vec::new(),

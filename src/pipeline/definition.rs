@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::logs::LogPlace;
 use super::schedule::Schedule;
+use super::told::Told;
 use crate::document::decode::Spanned;
 use crate::document::recipe::{MachineWishes, Recipe};
 use crate::document::size::Size;
@@ -144,6 +145,9 @@ pub struct How {
     /// Where logs are put, in Image Builder's layout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logs: Option<LogPlace>,
+    /// Who is told what becomes of its images.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<Told>,
 }
 
 impl How {
