@@ -20,7 +20,7 @@ use crate::document::arn::{Arn, slug};
 use crate::document::decode::Spanned;
 use crate::document::diagnostic::Report;
 use crate::document::distribution::Distribution;
-use crate::document::infrastructure::{Infrastructure, Logs, Network};
+use crate::document::infrastructure::{Infrastructure, Logs};
 use crate::document::pipeline::{EventTarget, Pipeline};
 use crate::document::recipe;
 use crate::document::resource::{self, Resource};
@@ -222,7 +222,7 @@ impl File {
         let infrastructure = self.infrastructure(pipeline)?;
         if let Some(Beside { document, file, warnings: of_file }) = &infrastructure {
             let folder = file.parent().unwrap_or(Path::new("/"));
-            describe(document, folder, &mut how)?;
+            describe(document, folder, &mut how);
             told.extend(document.events.iter().map(|target| (target, folder)));
             warnings.extend(of_file.iter().cloned());
         }
@@ -389,32 +389,18 @@ fn schedule(pipeline: &Pipeline, written: &crate::document::pipeline::Schedule) 
 }
 
 /// What an infrastructure configuration says of builds. Its paths are relative to `folder`.
-fn describe(infrastructure: &Infrastructure, folder: &Path, how: &mut How) -> Result<(), Error> {
+fn describe(infrastructure: &Infrastructure, folder: &Path, how: &mut How) {
     how.cpus = infrastructure.machine.cpus;
     how.memory = infrastructure.machine.memory.map(|memory| memory.0);
     how.proxy.clone_from(&infrastructure.proxy);
     how.no_proxy.clone_from(&infrastructure.no_proxy);
     how.mirrors.clone_from(&infrastructure.mirrors);
     how.keep_on_failure = infrastructure.keeps_failed;
-    if let Some(network) = &infrastructure.network {
-        how.offline = match &network.value {
-            Network::Full => false,
-            Network::None => true,
-            Network::Restricted(_) => {
-                let message = "guests can't be held to a list of hosts yet: they reach everything outside, or nothing";
-                return Err(Error::Unusable {
-                    place: place(&infrastructure.source, &network.span),
-                    message: message.to_owned(),
-                    help: Some("write `network: full` or `network: none`".to_owned()),
-                });
-            }
-        };
-    }
+    how.reach = infrastructure.network.clone().unwrap_or_default();
     how.logs = infrastructure.logs.as_ref().map(|logs| match logs {
         Logs::Folder(path) => LogPlace::Folder(folder.join(path)),
         Logs::Bucket { bucket, prefix } => LogPlace::Bucket { bucket: bucket.clone(), prefix: prefix.clone() },
     });
-    Ok(())
 }
 
 fn place(source: &Source, span: &Range<usize>) -> String {

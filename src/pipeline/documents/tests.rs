@@ -100,14 +100,28 @@ fn what_is_wrong_with_one_takes_nothing_from_the_others() {
     let files: Vec<(String, String)> = [
         ("again", pipeline("good", "recipe: r.yaml")),
         ("arn-kind", pipeline("arn-kind", "recipe: arn:aws:imagebuilder:eu-west-1:111122223333:component/x/1.0.0")),
-        ("arn-lost", pipeline("arn-lost", "recipe: arn:aws:imagebuilder:eu-west-1:111122223333:image-recipe/web-server/2.0.0\n")),
+        (
+            "arn-lost",
+            pipeline("arn-lost", "recipe: arn:aws:imagebuilder:eu-west-1:111122223333:image-recipe/web-server/2.0.0\n"),
+        ),
         ("cron", pipeline("cron", "recipe: r.yaml\nschedule: { scheduleExpression: cron(0 0 * * ?) }")),
         ("events", pipeline("events", "recipe: r.yaml\nevents: [{ snsTopicArn: 'arn:aws:s3:::x' }]")),
         ("field", pipeline("field", "recipe: r.yaml\nschedul: x")),
-        ("no-infra", pipeline("no-infra", "recipe: r.yaml\ninfrastructure: small\n---\nkind: InfrastructureConfiguration\nname: large")),
+        (
+            "no-infra",
+            pipeline(
+                "no-infra",
+                "recipe: r.yaml\ninfrastructure: small\n---\nkind: InfrastructureConfiguration\nname: large",
+            ),
+        ),
         ("no-recipe", pipeline("no-recipe", "recipe: missing.yaml")),
-        ("restricted", pipeline("restricted", "recipe: r.yaml\ninfrastructure: small\n---\nkind: InfrastructureConfiguration\nname: small\nnetwork: restricted\nhosts: [a]")),
-        ("zone", pipeline("zone", "recipe: r.yaml\nschedule: { scheduleExpression: cron(0 0 * * ? *), timezone: Europe/Bonn }")),
+        (
+            "zone",
+            pipeline(
+                "zone",
+                "recipe: r.yaml\nschedule: { scheduleExpression: cron(0 0 * * ? *), timezone: Europe/Bonn }",
+            ),
+        ),
         ("a", good),
         ("r", RECIPE.replace("1.0.x", "1.0.0")),
     ]
