@@ -151,7 +151,7 @@ fn judge(place: &Place) {
         .as_array()
         .unwrap()
         .iter()
-        .map(|image| (image["id"].as_str().unwrap().to_owned(), image["state"].as_str().unwrap().to_owned()))
+        .map(|image| (image["image"].as_str().unwrap().to_owned(), image["state"].as_str().unwrap().to_owned()))
         .collect();
     assert!(images.values().all(|state| state == "AVAILABLE" || state == "FAILED"), "{images:?}");
     let runs = runs(place);
