@@ -256,3 +256,20 @@ fn a_pipeline_builds_its_matrix_and_again_only_for_a_reason() {
     assert!(built.contains("second"), "{built}");
     assert!(!tick().stderr.contains("begins"), "a run was started twice");
 }
+
+#[test]
+fn a_test_that_does_not_end_in_time_has_failed() {
+    let place = Place::new();
+    let recipe = place.recipe("endless", &(bash("build", "true") + &bash("test", "sleep 3600")));
+    // The parent and its checkpoint.
+    let _warm = place.build(&[&recipe.to_string_lossy(), "--no-test"]).run().success();
+    let document = "kind: ImagePipeline\nname: endless\nrecipe: recipe.yaml\n\
+                    imageTestsConfiguration: { timeoutMinutes: 1 }\n";
+    place.write("pipeline.yaml", document);
+    let ended = place.goldsmith(&["pipeline", "run", "pipeline.yaml", "--anew", "--json"]).run().fails(1);
+    let build = ended.json()["builds"][0].clone();
+    assert!(build["reason"].as_str().unwrap().contains("it did not end within 60 s"), "{ended}");
+    let image = build["image"].as_str().unwrap();
+    let shown = place.goldsmith(&["image", "show", image, "--json"]).run().success().json();
+    assert_eq!((&shown["state"], &shown["test"]["passed"]), (&"FAILED".into(), &false.into()), "{shown}");
+}
