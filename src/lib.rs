@@ -12,6 +12,7 @@ pub mod document;
 pub mod factory;
 pub mod guest;
 pub mod host;
+pub mod import;
 pub mod machine;
 pub mod notify;
 pub mod parent;

@@ -11,6 +11,7 @@ mod export;
 mod gc;
 mod generate;
 mod image;
+mod import;
 mod junit;
 mod lifecycle;
 mod output;
@@ -98,6 +99,7 @@ enum Command {
     Recipe(recipe::Command),
     #[command(subcommand)]
     Component(component::Command),
+    Import(import::Arguments),
     #[command(subcommand)]
     Base(base::Command),
     #[command(subcommand)]
@@ -242,6 +244,7 @@ async fn dispatch(command: Command, context: Context) -> Result<(), CliError> {
         Command::Status(arguments) => status::run(&arguments, &context),
         Command::Recipe(command) => recipe::run(command, &context),
         Command::Component(command) => component::run(command, &context).await,
+        Command::Import(arguments) => import::run(arguments, &context),
         Command::Base(command) => base::run(command, &context).await,
         Command::Pipeline(command) => pipeline::run(command, &context).await,
         Command::Scheduler(arguments) => scheduler::run(arguments, &context).await,

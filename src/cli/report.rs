@@ -11,7 +11,7 @@ use crate::check::Target;
 use crate::document::diagnostic::{Report, Severity};
 use crate::guest::failure::Sign;
 use crate::store::version::ImageId;
-use crate::{factory, guest, parent, pipeline, store};
+use crate::{factory, guest, import, parent, pipeline, store};
 
 /// Bad usage, or a document that is wrong. clap ends with it too.
 const INVALID: u8 = 2;
@@ -102,6 +102,21 @@ pub(super) enum CliError {
         /// Which.
         failed: Vec<String>,
     },
+    /// Something can't be imported.
+    #[error(transparent)]
+    Import(#[from] import::Error),
+    /// An import lost something; what has been shown.
+    #[error(
+        "of what was to be imported {lost} things are lost, {open} have to be filled in, and {problems} problems are left"
+    )]
+    Losses {
+        /// How many things are to be filled in.
+        open: usize,
+        /// How many are lost.
+        lost: usize,
+        /// What is wrong with the documents.
+        problems: usize,
+    },
     /// The host lacks something; it has been shown.
     #[error("this host is not ready")]
     NotReady,
@@ -126,7 +141,9 @@ impl CliError {
             // As AWS's executor does it.
             Self::FailedHere { wants_restart: true, .. } => RESTART,
             Self::FailedHere { .. } => OTHER,
-            Self::NotReady | Self::Retired { .. } | Self::Io(_) => OTHER,
+            Self::Import(import::Error::Io(_) | import::Error::Taken { .. }) => OTHER,
+            Self::Import(_) => INVALID,
+            Self::NotReady | Self::Retired { .. } | Self::Losses { .. } | Self::Io(_) => OTHER,
         }
     }
 }
@@ -226,6 +243,7 @@ fn document(error: &CliError) -> Option<&Report> {
         | CliError::Factory(factory::Error::Parent(parent::Error::Description(report)))
         | CliError::Parent(parent::Error::Description(report)) => Some(report),
         CliError::Pipeline(error) => pipeline_document(error),
+        CliError::Import(import::Error::Document(report)) => Some(report),
         _ => None,
     }
 }
@@ -310,11 +328,13 @@ fn hints(error: &CliError) -> Vec<String> {
         }
         CliError::NotReady => vec!["run the commands above, then `goldsmith doctor` again".to_owned()],
         CliError::Io(error) => io_hints(error),
+        CliError::Import(error) => import_hints(error),
         CliError::Unpublished { .. } => {
             vec!["mend what is said above; `--resume` goes on, `--undo` takes back what was made".to_owned()]
         }
         CliError::Documents { .. }
         | CliError::Usage(_)
+        | CliError::Losses { .. }
         | CliError::Unready { .. }
         | CliError::Rehearsal { .. }
         | CliError::FailedHere { .. } => Vec::new(),
@@ -392,6 +412,22 @@ fn pipeline_hints(error: &pipeline::Error) -> Vec<String> {
         Error::Store(error) => store_hints(error),
         Error::Io(error) | Error::Unreadable(error) => io_hints(error),
         Error::Document(_) | Error::Logs(_) => Vec::new(),
+    }
+}
+
+fn import_hints(error: &import::Error) -> Vec<String> {
+    match error {
+        import::Error::Nothing { .. } => {
+            vec![
+                "imported are resources of the types AWS::ImageBuilder::*, but for containers and workflows".to_owned(),
+            ]
+        }
+        import::Error::Parameter { help, .. } => help.iter().cloned().collect(),
+        import::Error::Taken { .. } => {
+            vec!["`--output DIR` puts the documents elsewhere, `--force` overwrites; nothing was written".to_owned()]
+        }
+        import::Error::Io(error) => io_hints(error),
+        import::Error::Document(_) => Vec::new(),
     }
 }
 

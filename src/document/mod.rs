@@ -14,6 +14,7 @@ pub mod arn;
 pub mod base_image;
 pub mod canonical;
 pub mod carrier;
+pub mod cloudformation;
 pub mod component;
 pub mod component_use;
 pub mod decode;
