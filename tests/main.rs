@@ -19,5 +19,6 @@ mod opinions;
 mod parents;
 mod pipelines;
 mod publish;
+mod soak;
 mod steps;
 mod verdicts;

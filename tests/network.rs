@@ -66,3 +66,29 @@ fn what_the_site_needs_is_given_and_taken_back() {
         assert_eq!(text_on_disk(&disk, "qcow2", trace), is_there, "{trace}: {ended}");
     }
 }
+
+/// The same step in two pipelines: what the one may reach, the other may not.
+#[test]
+fn a_guest_is_held_to_the_hosts_of_its_infrastructure() {
+    let place = Place::new();
+    if !crate::images::is_isolated(&place) {
+        eprintln!("not run: guests can't be isolated here");
+        return;
+    }
+    // Where the guest's packages come from, in its own words.
+    let ask = place.recipe("restricted", &bash("build", "grep -rhoE 'https?://[^/ ]+' /etc/apt/sources.list*; exit 1"));
+    let answer = place.build(&[&ask.to_string_lossy()]).run().fails(3);
+    let packages = answer.stderr.lines().find_map(|line| line.split("| http").nth(1)).unwrap();
+    let packages = packages.rsplit('/').next().unwrap().split(':').next().unwrap();
+    let step = "apt-get -q update -o APT::Update::Error-Mode=any >/tmp/update 2>&1 && echo packages: answer || echo packages: nothing\nexit 1";
+    place.recipe("restricted", &bash("build", step));
+    for (hosts, answer) in [(packages, "packages: answer"), ("192.0.2.7", "packages: nothing")] {
+        let document = format!(
+            "kind: ImagePipeline\nname: restricted\nrecipe: recipe.yaml\ninfrastructure: here\n---\n\
+             kind: InfrastructureConfiguration\nname: here\nnetwork: restricted\nhosts: ['{hosts}']\n"
+        );
+        place.write("pipeline.yaml", &document);
+        let ended = place.goldsmith(&["pipeline", "run", "pipeline.yaml"]).run().fails(1);
+        let _ended = ended.says(answer);
+    }
+}

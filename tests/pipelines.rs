@@ -120,7 +120,10 @@ fn a_run_waits_in_the_queue_is_cancelled_and_fails_with_its_reason() {
     assert_eq!(builds[0]["status"], "FAILED", "{builds}");
     assert!(builds[0]["reason"].as_str().unwrap().contains("Port"), "{builds}");
     let shown = place.goldsmith(&["pipeline", "show", "nightly", "--json"]).run().success().json();
-    assert_eq!((shown["runs"].as_array().unwrap().len(), &shown["pipeline"]["lastRun"]["status"]), (2, &"FAILED".into()));
+    assert_eq!(
+        (shown["runs"].as_array().unwrap().len(), &shown["pipeline"]["lastRun"]["status"]),
+        (2, &"FAILED".into())
+    );
     assert_eq!(shown["pipeline"]["consecutiveFailures"], 0, "a run by hand counts as no failure of the schedule's");
 }
 
@@ -190,7 +193,7 @@ fn a_scheduler_tells_systemd_what_it_does() {
     hear("STOPPING=1");
     let _ended = scheduler.wait().success().says("stopped");
     let unit = place.goldsmith(&["scheduler", "--print-unit", "--folder", "."]).run().success();
-    let unit = unit.stdout.replace(&*place.path("").to_string_lossy().trim_end_matches('/'), "PLACE");
+    let unit = unit.stdout.replace(place.path("").to_string_lossy().trim_end_matches('/'), "PLACE");
     assert!(unit.contains("scheduler --folder PLACE\n") && unit.contains("GOLDSMITH_HOME=PLACE/home\""), "{unit}");
 }
 
@@ -217,6 +220,7 @@ fn a_pipeline_builds_its_matrix_and_again_only_for_a_reason() {
         "pipeline.yaml",
         "kind: ImagePipeline\nname: piped\nrecipe: recipe.yaml\ninfrastructure: here\nimageTags: { team: web }\n\
          imageTestsConfiguration: { imageTestsEnabled: false }\nmatrix: { parameters: { Port: ['80', '81'] } }\n\
+         events: [{ file: events.jsonl }]\n\
          schedule: { scheduleExpression: rate(1 hour) }\n---\nkind: InfrastructureConfiguration\nname: here\nlogs: logs\n",
     );
     // The parent and its checkpoint.
@@ -231,6 +235,12 @@ fn a_pipeline_builds_its_matrix_and_again_only_for_a_reason() {
     assert_eq!(images, ["piped/1.0.0/1", "piped/1.0.0/2"], "{ran}");
     let shown = place.goldsmith(&["image", "show", "piped/1.0.0/1", "--json"]).run().success().json();
     assert_eq!((&shown["state"], &shown["source"]["tags"]["team"]), (&"AVAILABLE".into(), &"web".into()));
+    let events: Vec<serde_json::Value> =
+        read(&place.path("events.jsonl")).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let available = |event: &&serde_json::Value| event["detail"]["state"]["status"] == "AVAILABLE";
+    assert_eq!(events.iter().filter(available).count(), 2, "{events:?}");
+    let status = place.goldsmith(&["status"]).run().success();
+    assert!(status.stdout.contains(" UTC piped\n"), "{status}");
     let logs = place.path("logs/piped/1.0.0/2").join(run["id"].as_str().unwrap()).join("build");
     assert!(names_in(&logs).contains(&"build.log".to_owned()), "{:?}", names_in(&logs));
     assert!(read(&logs.join("build.log")).contains("first 81"));
@@ -245,4 +255,21 @@ fn a_pipeline_builds_its_matrix_and_again_only_for_a_reason() {
     let built = read(&again.image_file("piped/1.0.0/4", "build.log"));
     assert!(built.contains("second"), "{built}");
     assert!(!tick().stderr.contains("begins"), "a run was started twice");
+}
+
+#[test]
+fn a_test_that_does_not_end_in_time_has_failed() {
+    let place = Place::new();
+    let recipe = place.recipe("endless", &(bash("build", "true") + &bash("test", "sleep 3600")));
+    // The parent and its checkpoint.
+    let _warm = place.build(&[&recipe.to_string_lossy(), "--no-test"]).run().success();
+    let document = "kind: ImagePipeline\nname: endless\nrecipe: recipe.yaml\n\
+                    imageTestsConfiguration: { timeoutMinutes: 1 }\n";
+    place.write("pipeline.yaml", document);
+    let ended = place.goldsmith(&["pipeline", "run", "pipeline.yaml", "--anew", "--json"]).run().fails(1);
+    let build = ended.json()["builds"][0].clone();
+    assert!(build["reason"].as_str().unwrap().contains("it did not end within 60 s"), "{ended}");
+    let image = build["image"].as_str().unwrap();
+    let shown = place.goldsmith(&["image", "show", image, "--json"]).run().success().json();
+    assert_eq!((&shown["state"], &shown["test"]["passed"]), (&"FAILED".into(), &false.into()), "{shown}");
 }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::Context;
 use crate::factory::{Event, Factory};
-use crate::notify::{Complaints, Mouth, Notice, Notifier, Target};
+use crate::notify::{Complaints, Notice, Notifier, Target};
 
 /// Who is told what becomes of images
 #[derive(Debug, Clone, Default, Args)]
@@ -26,27 +26,28 @@ pub(super) struct Telling {
 impl EventArguments {
     /// Has a factory's changes of state told. What can't be delivered is a warning, also in the image's log.
     pub(super) fn tell_of(self, factory: &mut Factory, context: &Context) -> Telling {
-        let (output, store) = (context.output.clone(), factory.store.clone());
-        let complaints: Complaints = Arc::new(move |notice: &Notice, why: String| {
-            output.warning(&why);
-            if let Some(image) = notice.image() {
-                crate::factory::note_in_log(&store, image, &why);
-            }
-        });
-        let notifier = Notifier::start(self.events, &factory.endpoints, &complaints);
-        let (mouth, listener) = (notifier.mouth(), factory.listener.clone());
-        factory.listener = Arc::new(move |event| {
-            tell(&mouth, &event);
-            listener(event);
-        });
-        Telling { notifier }
+        tell(self.events, factory, context)
     }
 }
 
-fn tell(mouth: &Mouth, event: &Event) {
-    if let Event::State(change) = event {
-        mouth.tell(Notice::of_state((**change).clone()));
-    }
+/// The same, of targets that something else names.
+pub(super) fn tell(targets: Vec<Target>, factory: &mut Factory, context: &Context) -> Telling {
+    let (output, store) = (context.output.clone(), factory.store.clone());
+    let complaints: Complaints = Arc::new(move |notice: &Notice, why: String| {
+        output.warning(&why);
+        if let Some(image) = notice.image() {
+            crate::factory::note_in_log(&store, image, &why);
+        }
+    });
+    let notifier = Notifier::start(targets, &factory.endpoints, &complaints);
+    let (mouth, listener) = (notifier.mouth(), factory.listener.clone());
+    factory.listener = Arc::new(move |event| {
+        if let Event::State(change) = &event {
+            mouth.tell(Notice::of_state((**change).clone()));
+        }
+        listener(event);
+    });
+    Telling { notifier }
 }
 
 impl Telling {

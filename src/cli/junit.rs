@@ -53,6 +53,7 @@ mod tests {
         let case = |component: &str, name: &str, failure: Option<&str>| Case {
             component: component.to_owned(),
             name: name.to_owned(),
+            action: String::new(),
             seconds: 1.5,
             failure: failure.map(str::to_owned),
         };

@@ -186,13 +186,18 @@ impl Context {
     }
 }
 
+/// Stack of a thread, in bytes: as much as a main thread has. All that a build waits for is one state machine within another,
+/// and without optimisation their frames do not fit into the usual 2 MiB.
+const STACK: usize = 8 << 20;
+
 /// Parses, runs, reports: the only place that ends the process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logging(cli.global.verbose);
     let output = Output::new(&cli.global);
     // Children die with the thread that started them, so all are started by threads that live as long as the runtime.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build();
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(4).thread_stack_size(STACK).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -14,7 +14,9 @@ use super::{Accelerator, Context};
 use crate::document::size::Size;
 use crate::factory::{Event, Factory};
 use crate::host::process::Program;
-use crate::pipeline::{self, Definition, Disabled, DisabledBy, Ledger, Notice, Run, Seen, State, Status, Until, Worker};
+use crate::pipeline::{
+    self, Definition, Disabled, DisabledBy, Ledger, Notice, Run, Seen, State, Status, Until, Worker,
+};
 
 /// Run recipes by themselves: when it is time, and something is newer
 #[derive(Debug, Subcommand)]
@@ -99,8 +101,14 @@ pub(super) enum Command {
 #[derive(Debug, Clone, Args)]
 pub(super) struct FolderArguments {
     /// Folder with the documents of pipelines [default: this one]
-    #[arg(long, env = "GOLDSMITH_PIPELINES", value_name = "DIR", default_value = ".", hide_env_values = true,
-          hide_default_value = true)]
+    #[arg(
+        long,
+        env = "GOLDSMITH_PIPELINES",
+        value_name = "DIR",
+        default_value = ".",
+        hide_env_values = true,
+        hide_default_value = true
+    )]
     pub(super) folder: PathBuf,
 }
 
@@ -131,7 +139,7 @@ impl WorkArguments {
     pub(super) fn worker(&self, factory: &Factory, context: &Context) -> Worker {
         let output = context.output.clone();
         let tell = move |notice: Notice| tell(&notice, &output);
-        Worker::new(factory.store.clone(), self.program(factory, context), Arc::new(tell))
+        Worker::new(factory.store.clone(), self.program(factory, context), factory.endpoints.clone(), Arc::new(tell))
     }
 }
 
@@ -452,8 +460,14 @@ async fn build(run: &str, number: usize, work: &WorkArguments, context: &Context
             output.result(&line);
         }
     };
-    let factory = Factory { listener: Arc::new(listener), ..work.factory(context)? };
-    let outcome = pipeline::execute(&factory, run, number).await?;
+    let mut factory = Factory { listener: Arc::new(listener), ..work.factory(context)? };
+    let told = Ledger::new(&factory.store).run(run)?.map(|run| run.how.events).unwrap_or_default();
+    let (targets, problems) = pipeline::targets(&told).await;
+    problems.iter().for_each(|problem| context.output.warning(problem));
+    let telling = super::events::tell(targets, &mut factory, context);
+    let outcome = pipeline::execute(&factory, run, number).await;
+    telling.finish(context).await;
+    let outcome = outcome?;
     match outcome.status {
         Status::Available => Ok(()),
         _ => Err(CliError::Runs { failed: vec![format!("{run} {number}")] }),
@@ -474,6 +488,11 @@ fn tell(notice: &Notice, output: &super::output::Output) {
             output.progress(&format!("{run} {number} {}{image}{reason}", coloured(record.status)));
         }
         Notice::Ended(run) => output.progress(&format!("{} {}", run.id, coloured(run.status()))),
+        Notice::Disabled { pipeline, failures } => {
+            output.warning(&format!(
+                "{pipeline} has failed {failures} times in a row and runs no more by its schedule; `goldsmith pipeline enable {pipeline}` lets it"
+            ));
+        }
         Notice::Problem(problem) => output.warning(problem),
     }
 }

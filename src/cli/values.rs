@@ -77,7 +77,13 @@ impl ValueArguments {
             references.extend(read);
         }
         references.extend(self.references);
-        Ok(Given { parameters: self.parameters, references, secrets: self.secrets, parent: None, asks_aws: self.aws_parameters })
+        Ok(Given {
+            parameters: self.parameters,
+            references,
+            secrets: self.secrets,
+            parent: None,
+            asks_aws: self.aws_parameters,
+        })
     }
 }
 

@@ -95,6 +95,8 @@ pub struct StepReport {
     pub phase: String,
     /// The step.
     pub step: String,
+    /// Its action module.
+    pub action: &'static str,
     /// How.
     pub status: StepStatus,
     /// How long it took, all attempts together.
@@ -262,8 +264,8 @@ impl Runner<'_> {
             let (phase, step) = run.shown.clone();
             (self.listener)(Event::Values { phase, step, inputs, outputs });
         }
-        let (phase, step) = run.shown;
-        (StepReport { phase, step, status, duration: started.elapsed() }, lost)
+        let (phase, name) = run.shown;
+        (StepReport { phase, step: name, action: step.module.name, status, duration: started.elapsed() }, lost)
     }
 
     async fn reboot(&self, delay: Duration) -> Result<(), guest::Error> {

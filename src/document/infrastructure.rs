@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::decode::{Fields, Reader, Spanned};
 use super::pipeline::{EventTarget, events};
-use super::recipe::{MachineWishes, labels_with_spans};
+use super::recipe::{MachineWishes, Reach, labels_with_spans};
 use super::resource::{name, number, one_of, without_effect};
 use super::size::Size;
 use super::syntax::{Node, Source};
@@ -23,7 +23,7 @@ pub struct Infrastructure {
     /// The machine, also where an instance type stands for it.
     pub machine: MachineWishes,
     /// What guests may reach.
-    pub network: Option<Spanned<Network>>,
+    pub network: Option<Reach>,
     /// A proxy's address, or `host`.
     pub proxy: Option<String>,
     /// Hosts to reach without it.
@@ -36,17 +36,6 @@ pub struct Infrastructure {
     pub logs: Option<Logs>,
     /// Who is told of what happens.
     pub events: Vec<EventTarget>,
-}
-
-/// What guests may reach.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Network {
-    /// Everything outside the host.
-    Full,
-    /// Some hosts.
-    Restricted(Vec<String>),
-    /// Nothing.
-    None,
 }
 
 /// Where logs are put: `NAME/VERSION/BUILD/…` below it. User guide, "Troubleshoot".
@@ -138,7 +127,7 @@ pub(super) fn decode(reader: &Reader, node: &Node) -> Option<Infrastructure> {
     })
 }
 
-fn network(reader: &Reader, fields: &mut Fields<'_>) -> Option<Spanned<Network>> {
+fn network(reader: &Reader, fields: &mut Fields<'_>) -> Option<Reach> {
     let hosts = fields.get("hosts").and_then(|node| Some((node, reader.texts(node, "hosts")?)));
     let Some(node) = fields.get("network") else {
         if let Some((node, _)) = hosts {
@@ -149,7 +138,7 @@ fn network(reader: &Reader, fields: &mut Fields<'_>) -> Option<Spanned<Network>>
     let mode = one_of(reader, node, "network", &["full", "restricted", "none"])?;
     let network = match (mode, hosts) {
         (1, Some((_, hosts))) if !hosts.is_empty() => {
-            Network::Restricted(hosts.into_iter().map(|host| host.value).collect())
+            Reach::Restricted(hosts.into_iter().map(|host| host.value).collect())
         }
         (1, _) => {
             reader.error(
@@ -162,10 +151,10 @@ fn network(reader: &Reader, fields: &mut Fields<'_>) -> Option<Spanned<Network>>
             reader.error(&hosts.span, "`hosts` belongs to `network: restricted`");
             return None;
         }
-        (0, None) => Network::Full,
-        (_, None) => Network::None,
+        (0, None) => Reach::Full,
+        (_, None) => Reach::None,
     };
-    Some(Spanned { value: network, span: node.span.clone() })
+    Some(network)
 }
 
 fn machine(reader: &Reader, node: &Node) -> MachineWishes {

@@ -185,7 +185,8 @@ fn reference(reader: &Reader, fields: &mut Fields<'_>, names: (&str, &str)) -> O
 fn tests(reader: &Reader, node: &Node) -> Option<(bool, i64)> {
     let mut fields = reader.map(node, "`imageTestsConfiguration`")?;
     let enabled = fields.get("imageTestsEnabled").and_then(|node| reader.boolean(node, "imageTestsEnabled"));
-    let timeout = fields.get("timeoutMinutes").and_then(|node| number(reader, node, "timeoutMinutes", 60..=1440));
+    // The service takes 60 at least, and ignores it.
+    let timeout = fields.get("timeoutMinutes").and_then(|node| number(reader, node, "timeoutMinutes", 1..=1440));
     fields.finish(&["imageTestsEnabled", "timeoutMinutes"]);
     Some((enabled.unwrap_or(true), timeout.unwrap_or(TEST_TIMEOUT)))
 }
@@ -339,7 +340,7 @@ kind: ImagePipeline
 name: w
 containerRecipeArn: x
 status: ON
-imageTestsConfiguration: { timeoutMinutes: 5 }
+imageTestsConfiguration: { timeoutMinutes: 0 }
 schedule: { pipelineExecutionStartCondition: ALWAYS, autoDisablePolicy: { failureCount: 11 } }
 priority: 5000
 matrix: { parents: [a, b], parameters: { P: [] , Q: ['1'] } }
@@ -352,7 +353,7 @@ recipy: x
         p.yaml:3:7: error: `name` has 3 to 128 letters, digits, `-`, `_` and spaces, none of these at its ends
         p.yaml:4:1: error: `containerRecipeArn` is about container images, which goldsmith does not build
         p.yaml:5:9: error: `status` has to be one of ENABLED, DISABLED, not `ON`
-        p.yaml:6:44: error: `timeoutMinutes` is a number from 60 to 1440, not 5
+        p.yaml:6:44: error: `timeoutMinutes` is a number from 1 to 1440, not 0
         p.yaml:7:11: error: `schedule` needs the field `scheduleExpression`
         p.yaml:7:46: error: `pipelineExecutionStartCondition` has to be one of EXPRESSION_MATCH_ONLY, EXPRESSION_MATCH_AND_DEPENDENCY_UPDATES_AVAILABLE, not `ALWAYS`
         p.yaml:7:89: error: `failureCount` is a number from 1 to 10, not 11

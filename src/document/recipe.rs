@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::age::Age;
 use super::component_use::{ComponentUse, components};
 use super::decode::{Fields, Reader, Spanned, Strictness};
@@ -108,6 +110,19 @@ pub struct FileCopy {
     pub mode: Option<u32>,
 }
 
+/// What guests may reach.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Reach {
+    /// Everything outside the host.
+    #[default]
+    Full,
+    /// Some hosts, by name or address.
+    Restricted(Vec<String>),
+    /// Nothing.
+    None,
+}
+
 /// What a site's network needs while building, as written.
 #[derive(Debug, Clone, Default)]
 pub struct NetworkWishes {
@@ -121,8 +136,8 @@ pub struct NetworkWishes {
     pub mirrors: Vec<(Spanned<String>, Spanned<String>)>,
     /// Whether guests may reach the host's loopback and link-local addresses.
     pub open: bool,
-    /// Whether guests reach nothing. No recipe says so; an infrastructure configuration does.
-    pub offline: bool,
+    /// What else guests may reach. No recipe says so; an infrastructure configuration does.
+    pub reach: Reach,
     /// Whether `WebDownload` goes through the host.
     pub host_downloads: bool,
 }
@@ -464,7 +479,7 @@ fn network(reader: &Reader, node: &Node) -> NetworkWishes {
         _ => false,
     };
     let ca_certificate = ca_certificate.map(|path| Spanned { value: path.value.into(), span: path.span });
-    NetworkWishes { proxy, no_proxy, ca_certificate, mirrors, open, offline: false, host_downloads }
+    NetworkWishes { proxy, no_proxy, ca_certificate, mirrors, open, reach: Reach::Full, host_downloads }
 }
 
 fn test(reader: &Reader, node: &Node) -> Vec<String> {

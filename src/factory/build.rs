@@ -238,7 +238,7 @@ impl<'a> Build<'a> {
         let parent = self.parent(run).await?;
         let recipe = &self.plan.recipe;
         let mut shape = self.factory.shape(&recipe.machine.or(&parent.machine), recipe.network.open).await?;
-        shape.offline = recipe.network.offline;
+        shape.reach.clone_from(&recipe.network.reach);
         shape.test_timeout = self.options.test_time;
         let size = self.plan.disk_size(&parent);
         if let Some(disk) = recipe.disk.as_ref().filter(|disk| (1..parent.virtual_size).contains(&disk.value.0)) {

@@ -145,7 +145,13 @@ async fn note(
     let Err(error) = work.await else { return };
     let failure = StepFailure { message: secrets.mask(&error.to_string()), tail: Vec::new(), sign: None };
     let (phase, step) = ("around".to_owned(), step.to_owned());
-    outcome.steps.push(StepReport { phase, step, status: StepStatus::Failed(failure), duration: started.elapsed() });
+    outcome.steps.push(StepReport {
+        phase,
+        step,
+        action: "",
+        status: StepStatus::Failed(failure),
+        duration: started.elapsed(),
+    });
     outcome.aborted = true;
     if !matches!(error, guest::Error::Refused(_) | guest::Error::Degraded(_)) {
         outcome.lost = Some(error);

@@ -95,7 +95,7 @@ impl Factory {
         let recipe = &plan.recipe;
         let site = site::resolve(recipe, &plan.folder, &options.site)?;
         let mut shape = self.shape(&recipe.machine.or(&parent.machine), recipe.network.open).await?;
-        shape.offline = recipe.network.offline;
+        shape.reach.clone_from(&recipe.network.reach);
         let parent = key::of_parent(parent, plan.disk_size(parent), &shape)?;
         let due = key::due(plan, &site, &forecast.image, &parent)?;
         let records = self.store.layer_records()?;

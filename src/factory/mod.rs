@@ -76,6 +76,7 @@ pub use publish::{PublishOptions, read_distribution};
 pub use rehearsal::Rehearsed;
 pub use retry::Retried;
 pub use run::{Console, RunOptions, Subject};
+pub use secret::secret_value;
 pub use selftest::SelfTest;
 pub use shell::Attach;
 pub use site::SiteWishes;

@@ -81,6 +81,11 @@ pub(super) fn traces(site: &Site, secrets: &Secrets) -> Vec<Secret> {
     of_site.chain(of_secrets).collect()
 }
 
+/// A secret's value, as long as it may be, without the line break at its end.
+pub async fn secret_value(source: &SecretSource) -> Result<String, String> {
+    get(source).await.map(without_line_break)
+}
+
 async fn get(source: &SecretSource) -> Result<String, String> {
     match source {
         SecretSource::Variable(name) => std::env::var(name).map_err(|error| error.to_string()),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Error, Event, Factory};
-use crate::document::recipe::{FirmwareKind, MachineWishes};
+use crate::document::recipe::{FirmwareKind, MachineWishes, Reach};
 use crate::document::size::Size;
 use crate::machine::accelerator::{self, Accelerator};
 use crate::machine::firmware::{self, Firmware};
@@ -27,8 +27,8 @@ pub(super) struct Shape {
     /// How long a test may take as a whole.
     pub(super) test_timeout: Option<Duration>,
     pub(super) disk_bus: DiskBus,
-    /// No network is reached.
-    pub(super) offline: bool,
+    /// What guests may reach.
+    pub(super) reach: Reach,
     cpus: u32,
     memory: u64,
     cpu: Option<String>,
@@ -68,7 +68,7 @@ impl Factory {
             boot_timeout: wishes.boot_timeout.unwrap_or(BOOT_TIMEOUT * accelerator.patience()),
             test_timeout: None,
             disk_bus: DiskBus::default(),
-            offline: false,
+            reach: Reach::Full,
             cpus,
             memory: wishes.memory.unwrap_or(MEMORY).0,
             cpu: wishes.cpu.clone(),
@@ -95,7 +95,7 @@ impl Shape {
             disk_bus: self.disk_bus,
             seed,
             mac: Mac::random(),
-            offline: self.offline,
+            reach: self.reach.clone(),
             forwards: Vec::new(),
             console_log,
             attach_console: false,

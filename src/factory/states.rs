@@ -64,7 +64,7 @@ pub(super) fn failure(error: &Error, at: State) -> FailureContext {
             component_arn: component.clone(),
             phase_name: step.phase.clone(),
             step_name: step.step.clone(),
-            action: String::new(),
+            action: step.action.to_owned(),
             error_message: failure.message.clone(),
         }),
         _ => None,

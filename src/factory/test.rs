@@ -189,6 +189,7 @@ fn out_of_time(image: &Image, most: Duration) -> Test {
     let case = TestCase {
         component: "test".to_owned(),
         name: "the test stage ends in time".to_owned(),
+        action: String::new(),
         seconds: most.as_secs_f64(),
         failure: Some(format!("it did not end within {} s", most.as_secs())),
     };
@@ -226,7 +227,7 @@ pub(super) fn failure_context(test: &Test) -> Option<FailureContext> {
         component_arn: case.component.clone(),
         phase_name: "test".to_owned(),
         step_name: case.name.clone(),
-        action: String::new(),
+        action: case.action.clone(),
         error_message: case.failure.clone().unwrap_or_default(),
     };
     let (image_status, failed_step) = (State::Testing.to_string(), Some("test".to_owned()));
@@ -277,7 +278,13 @@ pub(super) async fn check_system(guest: &Guest, allowed: &[String]) -> Result<Op
 
 fn boot_case(started: Instant, failure: Option<String>) -> TestCase {
     let seconds = started.elapsed().as_secs_f64();
-    TestCase { component: BOOT.to_owned(), name: "the system comes up".to_owned(), seconds, failure }
+    TestCase {
+        component: BOOT.to_owned(),
+        name: "the system comes up".to_owned(),
+        action: String::new(),
+        seconds,
+        failure,
+    }
 }
 
 fn step_cases(ran: &Ran) -> impl Iterator<Item = TestCase> {
@@ -292,7 +299,8 @@ fn step_cases(ran: &Ran) -> impl Iterator<Item = TestCase> {
             }
         };
         let seconds = report.duration.as_secs_f64();
-        TestCase { component: ran.component.clone(), name: report.step.clone(), seconds, failure }
+        let (component, name, action) = (ran.component.clone(), report.step.clone(), report.action.to_owned());
+        TestCase { component, name, action, seconds, failure }
     })
 }
 

@@ -9,6 +9,7 @@ use super::provision::Brought;
 use super::{Error, Event, Factory};
 use crate::document::age::Age;
 use crate::document::component::PHASES;
+use crate::document::recipe::Reach;
 use crate::parent::{self, Parent};
 use crate::store::manifest::{Stage, State};
 use crate::store::version::{Version, VersionRequest};
@@ -28,8 +29,8 @@ pub(super) fn inputs(plan: &Plan, parent: &Parent) -> Result<String, Error> {
         ("allowed".to_owned(), format!("{:?}", recipe.allowed_failed_units)),
         ("steps".to_owned(), env!("GOLDSMITH_STEPS_VERSION").to_owned()),
     ];
-    if recipe.network.offline {
-        parts.push(("offline".to_owned(), true.to_string()));
+    if recipe.network.reach != Reach::Full {
+        parts.push(("reach".to_owned(), format!("{:?}", recipe.network.reach)));
     }
     for component in &plan.components {
         let document = build_part(&component.program.document.source, &PHASES)?;

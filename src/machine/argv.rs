@@ -10,6 +10,7 @@ use serde_json::json;
 use super::accelerator::Accelerator;
 use super::firmware::Firmware;
 use super::{DiskBus, Spec};
+use crate::document::recipe::Reach;
 
 /// Names in the run's folder.
 pub(super) const QMP_SOCKET: &str = "qmp.sock";
@@ -169,7 +170,7 @@ fn seed_disk(line: &mut Line, seed: &PathBuf) {
 
 fn network(line: &mut Line, spec: &Spec) {
     let mut user = "user,id=net".to_owned();
-    if spec.offline {
+    if spec.reach == Reach::None {
         // QEMU then answers DHCP and passes nothing on.
         user.push_str(",restrict=on");
     }
@@ -197,7 +198,7 @@ mod tests {
             disk_bus: DiskBus::Virtio,
             seed: Some("/store/runs/1/seed.img".into()),
             mac: Mac([0x52, 0x54, 0, 1, 2, 3]),
-            offline: false,
+            reach: Reach::Full,
             forwards: Vec::new(),
             console_log: "/store/images/a, b/console.log".into(),
             attach_console: false,
@@ -259,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_machine_without_a_network() {
-        let line = shown(&Spec { offline: true, ..spec() }, false);
+        let line = shown(&Spec { reach: Reach::None, ..spec() }, false);
         assert!(line.contains("-netdev user,id=net,restrict=on\n"), "{line}");
     }
 

@@ -212,7 +212,7 @@ mod tests {
             disk_bus: DiskBus::default(),
             seed: None,
             mac: Mac([0x52, 0x54, 0, 1, 2, 3]),
-            offline: false,
+            reach: crate::document::recipe::Reach::Full,
             forwards: Vec::new(),
             console_log: folder.join("console.log"),
             attach_console: false,

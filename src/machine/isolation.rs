@@ -13,6 +13,8 @@
 //! By default `pasta` forwards ports of both loopbacks; the flags below switch all of that off. It refuses to run as
 //! root, so root first enters a user namespace in which it has another number.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::Path;
 
 use fs_err as fs;
@@ -44,15 +46,31 @@ pub struct Launcher {
 /// and the address that AWS uses for the same with IPv6.
 const PROHIBITED: [&str; 2] = ["169.254.0.0/16", "fd00:ec2::254/128"];
 
-/// Where systemd-resolved writes the real servers, when `/etc/resolv.conf` names only its own stub on loopback.
+/// Where name servers are written.
+const RESOLVER: &str = "/etc/resolv.conf";
+/// Where systemd-resolved writes the real servers, when [`RESOLVER`] names only its own stub on loopback.
 const UPSTREAM_RESOLVER: &str = "/run/systemd/resolve/resolv.conf";
 
-/// Prepares the namespace, then becomes the program. IPv6 may be absent, IPv4's route may not.
+/// Prepares the namespace, then becomes the program. IPv6 may be absent, IPv4's route may not. A program that is held to some
+/// addresses has a route to each of them and to nothing else, not even to the network that the host is in.
 const INSIDE: &str = r#"set -e
+if [ -n "$4" ]; then
+    outside() { ip "$1" route show default | sed -n '1s/^default \(\(via [^ ]* \)\?dev [^ ]*\).*/\1/p'; }
+    v4=$(outside -4)
+    v6=$(outside -6)
+    ip -4 route flush table main
+    ip -6 route flush table main 2>/dev/null || true
+    for address in $4; do
+        case $address in
+        *:*) [ -z "$v6" ] || ip -6 route replace "$address" $v6 onlink ;;
+        *) ip -4 route replace "$address" $v4 onlink ;;
+        esac
+    done
+fi
 ip route add prohibit "$1"
 ip -6 route add prohibit "$2" 2>/dev/null || true
 if [ -n "$3" ]; then mount --bind "$3" /etc/resolv.conf; fi
-shift 3
+shift 4
 exec setpriv --pdeathsig KILL -- "$@""#;
 
 impl Isolation {
@@ -67,7 +85,7 @@ impl Isolation {
             }
         }
         let launcher = Launcher { as_root: rustix::process::geteuid().is_root(), resolver: loopback_resolver() };
-        match launcher.wrap(&Program::new("true"), &[]).run().await {
+        match launcher.wrap(&Program::new("true"), &[], "").run().await {
             Ok(()) => Self::Isolated(launcher),
             Err(error) => Self::explain(&error),
         }
@@ -94,9 +112,40 @@ impl Isolation {
     /// A program as it has to be started. These ports of the host's loopback lead to the same ones of the program's.
     pub fn wrap(&self, program: &Program, ports: &[u16]) -> Program {
         match self {
-            Self::Isolated(launcher) => launcher.wrap(program, ports),
+            Self::Isolated(launcher) => launcher.wrap(program, ports, ""),
             Self::Open { .. } => program.clone(),
         }
+    }
+
+    /// The same for a program that may reach some hosts only, at the addresses that they have now, and the host's name
+    /// servers, since nothing else knows names.
+    pub async fn wrap_restricted(
+        &self,
+        program: &Program,
+        ports: &[u16],
+        hosts: &[String],
+    ) -> Result<Program, super::Error> {
+        let launcher = match self {
+            Self::Isolated(launcher) => launcher,
+            Self::Open { reason, mend } => {
+                return Err(super::Error::Restriction { why: format!("{reason} (mend: {mend})") });
+            }
+        };
+        let mut only = BTreeSet::new();
+        for host in hosts {
+            let found = tokio::net::lookup_host((host.as_str(), 0)).await;
+            let found = found.map_err(|error| super::Error::Restriction { why: format!("`{host}`: {error}") })?;
+            only.extend(found.map(|address| address.ip()));
+        }
+        only.retain(|address| !is_hosts_own(address));
+        if only.is_empty() {
+            return Err(super::Error::Restriction { why: "none of them is outside of this host".to_owned() });
+        }
+        let resolver = launcher.resolver.unwrap_or(RESOLVER);
+        let servers = fs::read_to_string(resolver).unwrap_or_default();
+        only.extend(name_servers(&servers).filter(|address| !is_hosts_own(address)));
+        let only: Vec<String> = only.iter().map(ToString::to_string).collect();
+        Ok(launcher.wrap(program, ports, &only.join(" ")))
     }
 
     /// Whether guests are kept from the host.
@@ -106,7 +155,8 @@ impl Isolation {
 }
 
 impl Launcher {
-    fn wrap(&self, program: &Program, ports: &[u16]) -> Program {
+    /// `only` are the addresses that it may reach, with a blank between two; empty for all.
+    fn wrap(&self, program: &Program, ports: &[u16], only: &str) -> Program {
         let ports: Vec<String> = ports.iter().map(|port| format!("127.0.0.1/{port}")).collect();
         let mut words: Vec<&str> = Vec::new();
         if self.as_root {
@@ -123,14 +173,26 @@ impl Launcher {
             words.extend(["unshare", "--mount", "--"]);
         }
         let [v4, v6] = PROHIBITED;
-        words.extend(["sh", "-c", INSIDE, "sh", v4, v6, self.resolver.unwrap_or_default()]);
+        words.extend(["sh", "-c", INSIDE, "sh", v4, v6, self.resolver.unwrap_or_default(), only]);
         program.behind(&words)
     }
 }
 
+/// Loopback and link-local addresses, which no guest reaches whatever a document says.
+fn is_hosts_own(address: &IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.is_loopback() || address.is_link_local() || address.is_unspecified(),
+        IpAddr::V6(address) => address.is_loopback() || address.is_unicast_link_local() || address.is_unspecified(),
+    }
+}
+
+fn name_servers(resolv_conf: &str) -> impl Iterator<Item = IpAddr> {
+    resolv_conf.lines().filter_map(|line| line.strip_prefix("nameserver")?.trim().parse().ok())
+}
+
 /// The file to use instead, when every server of `/etc/resolv.conf` is on the host's loopback and so out of reach.
 fn loopback_resolver() -> Option<&'static str> {
-    let is_local = only_loopback(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
+    let is_local = only_loopback(&fs::read_to_string(RESOLVER).unwrap_or_default());
     (is_local && Path::new(UPSTREAM_RESOLVER).exists()).then_some(UPSTREAM_RESOLVER)
 }
 
@@ -148,6 +210,32 @@ mod tests {
         assert!(only_loopback("# stub\nnameserver 127.0.0.53\noptions edns0\n"));
         assert!(!only_loopback("nameserver 127.0.0.1\nnameserver 192.0.2.1\n"));
         assert!(!only_loopback("search example\n"));
+    }
+
+    #[test]
+    fn name_servers_are_found() {
+        let servers: Vec<IpAddr> = name_servers("search x\nnameserver 192.0.2.1\nnameserver fe80::1%eth0\n").collect();
+        assert_eq!(servers, ["192.0.2.1".parse::<IpAddr>().unwrap()]);
+        let own = ["127.0.0.53", "169.254.169.254", "::1", "::ffff:127.0.0.1", "fe80::1", "0.0.0.0"];
+        assert!(own.iter().all(|address| is_hosts_own(&address.parse().unwrap())));
+        assert!(!is_hosts_own(&"192.0.2.1".parse().unwrap()));
+    }
+
+    #[tokio::test]
+    async fn a_restricted_program_has_a_route_to_its_hosts_and_nowhere_else() {
+        let isolation = Isolation::find().await;
+        if !isolation.is_isolated() {
+            eprintln!("not run: programs can't be isolated here");
+            return;
+        }
+        let route = |to: &str| Program::new("ip").args(["route", "get", to]);
+        for (to, is_reached) in [("192.0.2.7", true), ("192.0.2.8", false), ("169.254.169.254", false)] {
+            let wrapped = isolation.wrap_restricted(&route(to), &[], &["192.0.2.7".to_owned()]).await.unwrap();
+            let ran = wrapped.run().await;
+            assert_eq!(ran.is_ok(), is_reached, "{to}: {ran:?}");
+        }
+        let none = isolation.wrap_restricted(&route("192.0.2.7"), &[], &["metadata.invalid".to_owned()]).await;
+        assert!(none.unwrap_err().to_string().contains("`metadata.invalid`"));
     }
 
     #[tokio::test]

@@ -32,6 +32,7 @@ use serde_json::json;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 
+use crate::document::recipe::Reach;
 use crate::host::process::{self, Child, Program};
 use accelerator::Accelerator;
 use firmware::Firmware;
@@ -64,8 +65,8 @@ pub struct Spec {
     pub seed: Option<PathBuf>,
     /// Address of its network card.
     pub mac: Mac,
-    /// Whether it reaches nothing by it.
-    pub offline: bool,
+    /// What it reaches by it.
+    pub reach: Reach,
     /// Ports of the host's loopback that lead into the guest.
     pub forwards: Vec<Forward>,
     /// File that all that the guest writes to its serial console is added to.
@@ -133,6 +134,12 @@ pub enum Error {
     Start {
         /// What it said.
         stderr: String,
+    },
+    /// The guest can't be held to some hosts.
+    #[error("guests can't be held to a list of hosts: {why}")]
+    Restriction {
+        /// Why, and what would mend it.
+        why: String,
     },
     /// QEMU's control connection failed.
     #[error(transparent)]
@@ -249,7 +256,11 @@ impl Qemu {
         let small_pages = spec.incoming && spec.accelerator == Accelerator::Tcg;
         let program = Program::new(&self.program).args(arguments).in_folder(folder).with_small_pages(small_pages);
         let ports: Vec<u16> = spec.forwards.iter().map(|forward| forward.host).collect();
-        let mut child = self.isolation.wrap(&program, &ports).spawn()?;
+        let wrapped = match &spec.reach {
+            Reach::Restricted(hosts) => self.isolation.wrap_restricted(&program, &ports, hosts).await?,
+            Reach::Full | Reach::None => self.isolation.wrap(&program, &ports),
+        };
+        let mut child = wrapped.spawn()?;
         let greeted = greet(&mut child, &control, &agent, console.as_ref()).await;
         let Greeted { qmp, events, agent, console } = match greeted {
             Ok(greeted) => greeted,

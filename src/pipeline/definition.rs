@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::logs::LogPlace;
 use super::schedule::Schedule;
+use super::told::Told;
 use crate::document::decode::Spanned;
-use crate::document::recipe::{MachineWishes, Recipe};
+use crate::document::recipe::{MachineWishes, Reach, Recipe};
 use crate::document::size::Size;
 use crate::factory::SiteWishes;
 use crate::store::version::ImageName;
@@ -120,9 +121,9 @@ pub struct How {
     /// Memory in bytes, over the recipe's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
-    /// Whether guests reach no network.
+    /// What guests may reach.
     #[serde(default)]
-    pub offline: bool,
+    pub reach: Reach,
     /// A proxy's address, or `host`, over the recipe's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<String>,
@@ -144,6 +145,9 @@ pub struct How {
     /// Where logs are put, in Image Builder's layout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logs: Option<LogPlace>,
+    /// Who is told what becomes of its images.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<Told>,
 }
 
 impl How {
@@ -152,7 +156,7 @@ impl How {
         let unwritten = |value: &String| Spanned { value: value.clone(), span: 0..0 };
         let machine = MachineWishes { cpus: self.cpus, memory: self.memory.map(Size), ..MachineWishes::default() };
         recipe.machine = machine.or(&recipe.machine);
-        recipe.network.offline = self.offline;
+        recipe.network.reach.clone_from(&self.reach);
         if let Some(proxy) = &self.proxy {
             recipe.network.proxy = Some(unwritten(proxy));
             recipe.network.no_proxy.clone_from(&self.no_proxy);

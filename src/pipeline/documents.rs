@@ -15,11 +15,12 @@ use super::Error;
 use super::definition::{Build, Condition, Definition, How, Named};
 use super::logs::LogPlace;
 use super::schedule::{Invalid, Schedule};
+use super::told::Told;
 use crate::document::arn::{Arn, slug};
 use crate::document::decode::Spanned;
 use crate::document::diagnostic::Report;
 use crate::document::distribution::Distribution;
-use crate::document::infrastructure::{Infrastructure, Logs, Network};
+use crate::document::infrastructure::{Infrastructure, Logs};
 use crate::document::pipeline::{EventTarget, Pipeline};
 use crate::document::recipe;
 use crate::document::resource::{self, Resource};
@@ -71,7 +72,8 @@ pub fn in_folder(folder: &Path) -> Result<Found, Error> {
         problems.extend(wrong.into_iter().map(|error| Problem { file: path.clone(), error }));
         for definition in definitions {
             if let Some(other) = found.get(&definition.name) {
-                let message = format!("there is another pipeline `{}` in {}", definition.name, other.document.display());
+                let message =
+                    format!("there is another pipeline `{}` in {}", definition.name, other.document.display());
                 let place = path.display().to_string();
                 let error = Error::Unusable { place, message, help: Some("give it another name".to_owned()) };
                 problems.push(Problem { file: path.clone(), error });
@@ -215,18 +217,17 @@ impl File {
             how.distribution = Some(Named { file, name: document.name.value });
             warnings.extend(of_file);
         }
-        let mut told: Vec<&EventTarget> = pipeline.events.iter().collect();
+        let mut told: Vec<(&EventTarget, &Path)> =
+            pipeline.events.iter().map(|target| (target, self.folder())).collect();
         let infrastructure = self.infrastructure(pipeline)?;
         if let Some(Beside { document, file, warnings: of_file }) = &infrastructure {
-            describe(document, file.parent().unwrap_or(Path::new("/")), &mut how)?;
-            told.extend(&document.events);
+            let folder = file.parent().unwrap_or(Path::new("/"));
+            describe(document, folder, &mut how);
+            told.extend(document.events.iter().map(|target| (target, folder)));
             warnings.extend(of_file.iter().cloned());
         }
-        // The documents of AWS's users name topics; what they build should not hang on it.
-        if told.iter().any(|target| !matches!(target, EventTarget::Topic(_))) {
-            return Err(unusable("nobody can be told of a pipeline's events yet: take `events` out".to_owned()));
-        }
-        warnings.extend(told.first().map(|_| format!("{}: topics are not told of a pipeline's images yet", at(&pipeline.name.span))));
+        let told: Result<_, String> = told.into_iter().map(|(target, folder)| Told::new(target, folder)).collect();
+        how.events = told.map_err(|why| unusable(format!("its `events`: {why}")))?;
         let written = pipeline.schedule.as_ref();
         let always = written.is_some_and(|written| written.always);
         let parents: Vec<String> = pipeline.matrix.parents.iter().map(|parent| parent.value.clone()).collect();
@@ -257,7 +258,11 @@ impl File {
         if !written.value.starts_with("arn:") {
             let path = self.folder().join(&written.value);
             let help = "the recipe is a file; its path is relative to this document";
-            return if path.is_file() { Ok(path) } else { Err(complain(format!("there is no recipe `{}`", written.value), help)) };
+            return if path.is_file() {
+                Ok(path)
+            } else {
+                Err(complain(format!("there is no recipe `{}`", written.value), help))
+            };
         }
         let wanted = arn(pipeline, written, "image-recipe")?;
         let Wanted::Arn(arn) = &wanted else { return Ok(self.folder().join(&written.value)) };
@@ -284,7 +289,8 @@ impl File {
             Resource::Infrastructure(one) => Some((one.name.value.clone(), (**one).clone())),
             _ => None,
         };
-        self.look_up(pipeline, written, ("infrastructure-configuration", "infrastructure configuration"), pick).map(Some)
+        self.look_up(pipeline, written, ("infrastructure-configuration", "infrastructure configuration"), pick)
+            .map(Some)
     }
 
     fn distribution(&self, pipeline: &Pipeline) -> Result<Option<Beside<Distribution>>, Error> {
@@ -331,7 +337,8 @@ impl File {
             Wanted::Name(_) => {
                 let path = self.folder().join(&written.value);
                 if !path.is_file() {
-                    let mut names: Vec<String> = self.resources.iter().filter_map(&pick).map(|(name, _)| name).collect();
+                    let mut names: Vec<String> =
+                        self.resources.iter().filter_map(&pick).map(|(name, _)| name).collect();
                     names.push("or a file beside this document".to_owned());
                     let message = format!("there is no {what} `{}`, neither in this file nor as a file", written.value);
                     return Err(complain(message, format!("name one of this file: {}", names.join(", "))));
@@ -342,7 +349,8 @@ impl File {
                 match found.len() {
                     1 => Ok(Beside { document: found.remove(0), file: path, warnings: lines(&report) }),
                     count => {
-                        let message = format!("`{}` has {count} of the kind {what}, and has to have one", written.value);
+                        let message =
+                            format!("`{}` has {count} of the kind {what}, and has to have one", written.value);
                         Err(complain(message, "a file of several is named from within it only".to_owned()))
                     }
                 }
@@ -356,7 +364,8 @@ fn arn<'a>(pipeline: &Pipeline, written: &'a Spanned<String>, kind: &str) -> Res
     if !written.value.starts_with("arn:") {
         return Ok(Wanted::Name(&written.value));
     }
-    let complain = |message: String| Error::Unusable { place: place(&pipeline.source, &written.span), message, help: None };
+    let complain =
+        |message: String| Error::Unusable { place: place(&pipeline.source, &written.span), message, help: None };
     let arn: Arn = written.value.parse().map_err(|error| complain(format!("{error}")))?;
     if arn.kind != kind {
         return Err(complain(format!("`{}` is the ARN of {}, not of {kind}", written.value, arn.kind)));
@@ -380,32 +389,18 @@ fn schedule(pipeline: &Pipeline, written: &crate::document::pipeline::Schedule) 
 }
 
 /// What an infrastructure configuration says of builds. Its paths are relative to `folder`.
-fn describe(infrastructure: &Infrastructure, folder: &Path, how: &mut How) -> Result<(), Error> {
+fn describe(infrastructure: &Infrastructure, folder: &Path, how: &mut How) {
     how.cpus = infrastructure.machine.cpus;
     how.memory = infrastructure.machine.memory.map(|memory| memory.0);
     how.proxy.clone_from(&infrastructure.proxy);
     how.no_proxy.clone_from(&infrastructure.no_proxy);
     how.mirrors.clone_from(&infrastructure.mirrors);
     how.keep_on_failure = infrastructure.keeps_failed;
-    if let Some(network) = &infrastructure.network {
-        how.offline = match &network.value {
-            Network::Full => false,
-            Network::None => true,
-            Network::Restricted(_) => {
-                let message = "guests can't be held to a list of hosts yet: they reach everything outside, or nothing";
-                return Err(Error::Unusable {
-                    place: place(&infrastructure.source, &network.span),
-                    message: message.to_owned(),
-                    help: Some("write `network: full` or `network: none`".to_owned()),
-                });
-            }
-        };
-    }
+    how.reach = infrastructure.network.clone().unwrap_or_default();
     how.logs = infrastructure.logs.as_ref().map(|logs| match logs {
         Logs::Folder(path) => LogPlace::Folder(folder.join(path)),
         Logs::Bucket { bucket, prefix } => LogPlace::Bucket { bucket: bucket.clone(), prefix: prefix.clone() },
     });
-    Ok(())
 }
 
 fn place(source: &Source, span: &Range<usize>) -> String {

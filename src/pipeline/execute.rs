@@ -40,7 +40,8 @@ pub async fn execute(factory: &Factory, id: &str, number: usize) -> Result<Outco
         && let Err(error) = logs::put(factory, place, run, image).await
     {
         // They are with the image anyhow.
-        factory.tell(Event::Warning(format!("the logs of {image} could not be put in their place: {}", one_line(&error))));
+        factory
+            .tell(Event::Warning(format!("the logs of {image} could not be put in their place: {}", one_line(&error))));
     }
     attempt.end(&outcome)?;
     Ok(outcome)
@@ -109,7 +110,7 @@ async fn make(factory: &Factory, attempt: &Attempt) -> Result<ImageId, Failure> 
     let distribution = run.how.distribution.as_ref().map(read).transpose()?;
     let image = match attempt.earlier(&factory.store) {
         Some(image) => image,
-        None => build_image(factory, run, &plan).await?,
+        None => build_image(factory, run, &plan, distribution.as_ref()).await?,
     };
     let id = image.id.clone();
     let Some(distribution) = distribution else { return Ok(id) };
@@ -129,7 +130,12 @@ async fn make(factory: &Factory, attempt: &Attempt) -> Result<ImageId, Failure> 
     }
 }
 
-async fn build_image(factory: &Factory, run: &Run, plan: &Plan) -> Result<Image, Failure> {
+async fn build_image(
+    factory: &Factory,
+    run: &Run,
+    plan: &Plan,
+    distribution: Option<&Distribution>,
+) -> Result<Image, Failure> {
     let How { tests, anew, keep_on_failure, .. } = run.how;
     if let Err(error) = factory.renew_parent(plan).await {
         // A run that knows what is newer has to be made from it. One that could not find out takes what is here.
@@ -143,6 +149,7 @@ async fn build_image(factory: &Factory, run: &Run, plan: &Plan) -> Result<Image,
         no_test: !tests,
         anew,
         test_time: run.how.test_time(),
+        distribution: distribution.map(|distribution| distribution.source.clone()),
         on_failure: if keep_on_failure { OnFailure::Keep } else { OnFailure::Cleanup },
         ..Options::default()
     };

@@ -30,6 +30,7 @@ mod simulation;
 #[cfg(test)]
 mod soak;
 mod state;
+mod told;
 mod worker;
 
 use std::path::PathBuf;
@@ -47,8 +48,9 @@ pub use logs::LogPlace;
 pub use pass::{Seen, ask, cancel, next_run, next_runs, pass, set_enabled};
 pub use queue::Needs;
 pub use run::{BuildRecord, Run, Status, Trigger};
-pub use state::{Disabled, DisabledBy, LastRun, Skip, State};
 pub use schedule::Schedule;
+pub use state::{Disabled, DisabledBy, LastRun, Skip, State};
+pub use told::{Told, targets};
 pub use worker::{Notice, Until, Worker};
 
 /// Why something can't be done with pipelines.

@@ -245,13 +245,12 @@ pub fn cancel(ledger: &Ledger, id: &str, now: Timestamp) -> Result<Run, Error> {
     Ok(run)
 }
 
-/// Has the pipeline remember a run that has ended.
-pub(super) fn note_end(held: &Held<'_>, ledger: &Ledger, run: &Run) -> Result<(), Error> {
-    if let Some(mut state) = ledger.state(&run.pipeline)? {
-        state.finish(run);
-        held.save_state(&state)?;
-    }
-    Ok(())
+/// Has the pipeline remember a run that has ended. After how many failures that has disabled it, if it has.
+pub(super) fn note_end(held: &Held<'_>, ledger: &Ledger, run: &Run) -> Result<Option<u32>, Error> {
+    let Some(mut state) = ledger.state(&run.pipeline)? else { return Ok(None) };
+    let is_disabled = state.finish(run);
+    held.save_state(&state)?;
+    Ok(is_disabled.then_some(state.consecutive_failures))
 }
 
 /// Lets a pipeline run by itself again, or keeps it from it.

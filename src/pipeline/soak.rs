@@ -43,7 +43,7 @@ fn part(name: &str) -> Vec<String> {
 async fn plays_a_worker() {
     let Some(store) = store() else { return };
     let program = Program::new(std::env::current_exe().unwrap()).args(part(BUILD)).arg("--");
-    let worker = Worker::new(store, program, Arc::new(|_| {}));
+    let worker = Worker::new(store, program, goldsmith_aws::Endpoints::default(), Arc::new(|_| {}));
     // On a worker's thread, since children die with the thread that started them.
     let work = tokio::spawn(async move { worker.work(&Until::Idle, &CancellationToken::new()).await });
     work.await.unwrap().unwrap();

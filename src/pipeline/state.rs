@@ -124,9 +124,11 @@ impl State {
 
     /// Takes note of a run that has ended.
     ///
-    /// The wording of AWS leaves open whether reaching or exceeding the number disables; here reaching does.
-    pub fn finish(&mut self, run: &Run) {
-        let Some(ended) = run.ended else { return };
+    /// The wording of AWS leaves open whether reaching or exceeding the number disables; here reaching does. Whether this
+    /// run has disabled it.
+    pub fn finish(&mut self, run: &Run) -> bool {
+        let Some(ended) = run.ended else { return false };
+        let was_disabled = self.disabled.is_some();
         let status = run.status();
         match status {
             Status::Available => {
@@ -143,6 +145,7 @@ impl State {
             _ => {}
         }
         self.last_run = Some(LastRun { run: run.id.clone(), at: run.created, ended, status, trigger: run.trigger });
+        self.disabled.is_some() && !was_disabled
     }
 
     /// Lets it run by itself again, from now on.

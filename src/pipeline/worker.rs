@@ -9,18 +9,22 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use goldsmith_aws::Endpoints;
 use jiff::Timestamp;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::Error;
 use super::ledger::{Held, Ledger, Outcome};
 use super::pass::note_end;
 use super::queue::{Entry, Host, Verdict, admit};
 use super::run::{BuildRecord, Run, Status};
+use super::told;
 use crate::host::one_line;
 use crate::host::process::{Child, Program};
+use crate::store::version::ImageName;
 use crate::store::{Lock, Store};
 
 /// How often the queue is looked at.
@@ -62,6 +66,13 @@ pub enum Notice {
     },
     /// A run has ended.
     Ended(Box<Run>),
+    /// A pipeline has failed too often, and runs no more by itself.
+    Disabled {
+        /// The pipeline.
+        pipeline: ImageName,
+        /// How many runs have failed in a row.
+        failures: u32,
+    },
     /// Something is not as it should be.
     Problem(String),
 }
@@ -83,6 +94,10 @@ pub struct Worker {
     ledger: Ledger,
     program: Program,
     tell: Arc<dyn Fn(Notice) + Send + Sync>,
+    /// Where AWS is, for topics.
+    endpoints: Endpoints,
+    /// What is still being told to others.
+    telling: TaskTracker,
     /// Runs that have ended, and are not read again.
     ended: Mutex<HashSet<String>>,
 }
@@ -103,9 +118,9 @@ type Builds = BTreeMap<(String, usize), Mine>;
 
 impl Worker {
     /// A worker on a store's queue. `program` makes a build, and is given the run and the build's number in it.
-    pub fn new(store: Store, program: Program, tell: Arc<dyn Fn(Notice) + Send + Sync>) -> Self {
+    pub fn new(store: Store, program: Program, endpoints: Endpoints, tell: Arc<dyn Fn(Notice) + Send + Sync>) -> Self {
         let ledger = Ledger::new(&store);
-        Self { store, ledger, program, tell, ended: Mutex::default() }
+        Self { store, ledger, program, tell, endpoints, telling: TaskTracker::new(), ended: Mutex::default() }
     }
 
     /// Works until there is no reason to, or `stop` is cancelled; then builds are ended, and those that nobody wanted to
@@ -123,6 +138,8 @@ impl Worker {
                 Until::Stopped => false,
             };
             if is_done {
+                self.telling.close();
+                self.telling.wait().await;
                 return Ok(());
             }
             tokio::select! {
@@ -138,6 +155,15 @@ impl Worker {
                 () = tokio::time::sleep(LOOK) => {}
             }
         }
+    }
+
+    /// Tells of a pipeline that runs no more by itself, as its documents want it told.
+    fn tell_disabled(&self, run: &Run, failures: u32) {
+        (self.tell)(Notice::Disabled { pipeline: run.pipeline.clone(), failures });
+        let notice = crate::notify::Notice::of_disabled_pipeline(run.pipeline.as_str(), failures);
+        let tell = self.tell.clone();
+        let complain = move |why: String| tell(Notice::Problem(why));
+        self.telling.spawn(told::tell(run.how.events.clone(), notice, self.endpoints.clone(), complain));
     }
 
     /// Runs that have not ended.
@@ -298,8 +324,11 @@ impl Worker {
         let record = Box::new(run.builds[number].clone());
         (self.tell)(Notice::Build { run: run.id.clone(), number, record });
         if has_ended {
-            note_end(held, &self.ledger, run)?;
+            let disabled = note_end(held, &self.ledger, run)?;
             (self.tell)(Notice::Ended(Box::new(run.clone())));
+            if let Some(failures) = disabled {
+                self.tell_disabled(run, failures);
+            }
         }
         Ok(())
     }

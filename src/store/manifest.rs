@@ -276,6 +276,9 @@ pub struct TestCase {
     pub component: String,
     /// The step.
     pub name: String,
+    /// Its action module, if it has one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub action: String,
     /// How long it took.
     pub seconds: f64,
     /// What went wrong.

@@ -110,6 +110,16 @@ impl Place {
         Self { folder, home }
     }
 
+    /// The same with the shared parent in it.
+    pub(crate) fn with_own_store_and_parent() -> Self {
+        warm();
+        let place = Self::with_own_store();
+        fs_err::create_dir(&place.home).unwrap();
+        foreign::run(std::process::Command::new("cp").arg("-a").arg(shared().home().join("parents")).arg(&place.home));
+        host::give_all(&place.home, shared().user);
+        place
+    }
+
     fn make() -> tempfile::TempDir {
         let folder = tempfile::tempdir_in(shared().folder.join("scratch")).unwrap();
         host::give(folder.path(), shared().user);

@@ -98,7 +98,8 @@ impl Scheduler {
             }
         }
         let next = next(&ledger, &definitions)?;
-        let (count, when) = (definitions.len(), next.map_or_else(|| "none".to_owned(), |(at, name)| format!("{name} at {at}")));
+        let (count, when) =
+            (definitions.len(), next.map_or_else(|| "none".to_owned(), |(at, name)| format!("{name} at {at}")));
         notify(&[NotifyState::Status(&format!("{count} pipelines; next: {when}"))]);
         let now = Timestamp::now();
         // What is due already waits for a publisher's answer, who need not be asked every second.
@@ -167,7 +168,11 @@ fn fill(program: &str, folder: &str, home: &str, target: &str) -> String {
 /// A word as systemd.syntax(7) wants it.
 fn quoted(word: &str) -> String {
     let escaped = escaped(word).replace('$', "$$");
-    if word.chars().all(|c| c.is_ascii_alphanumeric() || "/-_.+".contains(c)) { escaped } else { format!("\"{escaped}\"") }
+    if word.chars().all(|c| c.is_ascii_alphanumeric() || "/-_.+".contains(c)) {
+        escaped
+    } else {
+        format!("\"{escaped}\"")
+    }
 }
 
 /// Text between double quotes: `%` begins a specifier.

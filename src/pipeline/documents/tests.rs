@@ -19,14 +19,24 @@ fn shown(files: &[(&str, &str)]) -> String {
     let mut text = String::new();
     for one in &found.definitions {
         let schedule = one.schedule.as_ref().map(ToString::to_string);
-        writeln!(text, "{} enabled={} {:?} {:?} failures={:?}", one.name, one.enabled, schedule, one.condition, one.failures_allowed).unwrap();
+        writeln!(
+            text,
+            "{} enabled={} {:?} {:?} failures={:?}",
+            one.name, one.enabled, schedule, one.condition, one.failures_allowed
+        )
+        .unwrap();
         writeln!(text, "{}", serde_json::to_string(&one.how).unwrap()).unwrap();
-        one.builds.iter().filter(|build| !build.label().is_empty()).for_each(|build| writeln!(text, "build {}", build.label()).unwrap());
+        one.builds
+            .iter()
+            .filter(|build| !build.label().is_empty())
+            .for_each(|build| writeln!(text, "build {}", build.label()).unwrap());
         one.warnings.iter().for_each(|warning| writeln!(text, "warning: {warning}").unwrap());
     }
     for problem in &found.problems {
         let text_of = match &problem.error {
-            Error::Unusable { place, message, help } => format!("{place}: {message} ({})", help.clone().unwrap_or_default()),
+            Error::Unusable { place, message, help } => {
+                format!("{place}: {message} ({})", help.clone().unwrap_or_default())
+            }
             Error::Document(report) => report.to_string(),
             other => other.to_string(),
         };
@@ -59,7 +69,7 @@ name: small
 machine: { cpus: 1, memory: 512MiB }
 network: none
 proxy: http://proxy:3128
-mirrors: { 'http://deb.debian.org/debian': 'http://mirror/debian' }
+mirrors: { 'http://deb.example/debian': 'http://mirror/debian' }
 logs: logs
 ---
 kind: DistributionConfiguration
@@ -90,14 +100,28 @@ fn what_is_wrong_with_one_takes_nothing_from_the_others() {
     let files: Vec<(String, String)> = [
         ("again", pipeline("good", "recipe: r.yaml")),
         ("arn-kind", pipeline("arn-kind", "recipe: arn:aws:imagebuilder:eu-west-1:111122223333:component/x/1.0.0")),
-        ("arn-lost", pipeline("arn-lost", "recipe: arn:aws:imagebuilder:eu-west-1:111122223333:image-recipe/web-server/2.0.0\n")),
+        (
+            "arn-lost",
+            pipeline("arn-lost", "recipe: arn:aws:imagebuilder:eu-west-1:111122223333:image-recipe/web-server/2.0.0\n"),
+        ),
         ("cron", pipeline("cron", "recipe: r.yaml\nschedule: { scheduleExpression: cron(0 0 * * ?) }")),
-        ("events", pipeline("events", "recipe: r.yaml\nevents: [{ file: x }]")),
+        ("events", pipeline("events", "recipe: r.yaml\nevents: [{ snsTopicArn: 'arn:aws:s3:::x' }]")),
         ("field", pipeline("field", "recipe: r.yaml\nschedul: x")),
-        ("no-infra", pipeline("no-infra", "recipe: r.yaml\ninfrastructure: small\n---\nkind: InfrastructureConfiguration\nname: large")),
+        (
+            "no-infra",
+            pipeline(
+                "no-infra",
+                "recipe: r.yaml\ninfrastructure: small\n---\nkind: InfrastructureConfiguration\nname: large",
+            ),
+        ),
         ("no-recipe", pipeline("no-recipe", "recipe: missing.yaml")),
-        ("restricted", pipeline("restricted", "recipe: r.yaml\ninfrastructure: small\n---\nkind: InfrastructureConfiguration\nname: small\nnetwork: restricted\nhosts: [a]")),
-        ("zone", pipeline("zone", "recipe: r.yaml\nschedule: { scheduleExpression: cron(0 0 * * ? *), timezone: Europe/Bonn }")),
+        (
+            "zone",
+            pipeline(
+                "zone",
+                "recipe: r.yaml\nschedule: { scheduleExpression: cron(0 0 * * ? *), timezone: Europe/Bonn }",
+            ),
+        ),
         ("a", good),
         ("r", RECIPE.replace("1.0.x", "1.0.0")),
     ]
@@ -129,7 +153,9 @@ fn a_pipeline_is_found_by_name_and_by_file() {
 #[test]
 fn a_digest_is_of_the_pipelines_own_document() {
     let text = |comment: &str, name: &str| {
-        format!("kind: ImagePipeline\nname: one\nrecipe: r.yaml\n{comment}---\nkind: ImagePipeline\nname: {name}\nrecipe: r.yaml\n")
+        format!(
+            "kind: ImagePipeline\nname: one\nrecipe: r.yaml\n{comment}---\nkind: ImagePipeline\nname: {name}\nrecipe: r.yaml\n"
+        )
     };
     let folder = folder(&[("r.yaml", RECIPE)]);
     let digest = |text: String| {

@@ -29,7 +29,10 @@ impl Place {
         };
         let place = Self { ledger: Ledger::new(&store), folder, factory };
         place.write("disk.qcow2", "bytes");
-        place.write("recipe.yaml", "name: web\nversion: 1.0.0\nparentImage: ./disk.qcow2\nmachine: { memory: 2GiB, cpus: 3 }\n");
+        place.write(
+            "recipe.yaml",
+            "name: web\nversion: 1.0.0\nparentImage: ./disk.qcow2\nmachine: { memory: 2GiB, cpus: 3 }\n",
+        );
         place
     }
 
@@ -84,7 +87,10 @@ async fn a_gated_run_begins_for_a_reason_and_is_remembered_by_what_it_was_made_f
     assert_eq!(place.look(&definition, 0).await, Vec::<String>::new());
     // In one that has never run everything is new.
     let queued = place.look(&definition, 3).await;
-    assert!(queued[0].starts_with("queued web@20261101T030000Z") && queued[0].contains("parent ./disk.qcow2"), "{queued:?}");
+    assert!(
+        queued[0].starts_with("queued web@20261101T030000Z") && queued[0].contains("parent ./disk.qcow2"),
+        "{queued:?}"
+    );
     assert_eq!(place.look(&definition, 3).await, Vec::<String>::new(), "it was started twice");
     assert_eq!(place.look(&definition, 27).await, ["skipped 2026-11-02T03:00:00Z: the run before it has not ended"]);
     // One that fails owes the same still.
