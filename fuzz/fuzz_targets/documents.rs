@@ -1,12 +1,16 @@
 //! Recipes, components and base images of any bytes: a document or diagnostics, never a panic. Component documents also as
-//! part of templates, for every platform, as strictly as can be.
+//! part of templates, for every platform, as strictly as can be; and everything as something to import.
 #![no_main]
 
+use std::path::Path;
+
 use goldsmith::component::{Program, References, Rules};
+use goldsmith::document::cloudformation::Environment;
 use goldsmith::document::component::Platform;
 use goldsmith::document::decode::Strictness;
 use goldsmith::document::syntax::Source;
 use goldsmith::document::{base_image, carrier, recipe};
+use goldsmith::import::import;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
@@ -14,6 +18,7 @@ fuzz_target!(|text: &str| {
     let _recipe = recipe::decode(&source);
     let _references = recipe::decode_references(&source);
     let _base = base_image::decode(&source);
+    let _imported = import(&[source.clone()], &Environment::default(), Path::new("nowhere"));
     let Ok(found) = carrier::find(&source) else { return };
     for found in found {
         for platform in [Platform::Linux, Platform::Windows] {

@@ -1,13 +1,14 @@
 //! Components: the document in one becomes a file.
 
 use super::Draft;
-use super::members::Members;
-use super::out::Out;
+use super::members::{Member, Members};
+use super::out::{Out, scalar};
 use super::place::Place;
 use super::report::{Fate, Notes};
 use super::subject::Subject;
 use crate::document::cloudformation::{Content, Text, Value};
 use crate::document::component::Platform;
+use crate::document::syntax::{self, Source, Value as Written};
 
 /// What a component comes to.
 pub(super) fn import(subject: &Subject, place: &Place, notes: &mut Notes<'_>) -> Option<Draft> {
@@ -21,18 +22,13 @@ pub(super) fn import(subject: &Subject, place: &Place, notes: &mut Notes<'_>) ->
             notes.say(Fate::Mapped, &version.origin, "a document has no version here: recipes name its file", None);
         }
     }
-    let platform = members.take("Platform").and_then(|member| {
-        let platform = member.text()?.parse::<Platform>();
-        match &platform {
-            Ok(Platform::Linux) => notes.say(Fate::Kept, &member.origin, "", None),
-            Ok(_) => {
-                notes.say(Fate::Lost, &member.origin, "images made here are Linux, and it can't run in them", None)
-            }
-            Err(problem) => notes.say(Fate::Lost, &member.origin, problem.to_string(), None),
-        }
-        platform.ok()
-    });
-    let draft = document(&mut members, place, notes).map(|text| Draft {
+    let platform = platform(&mut members, notes);
+    let text = document(&mut members, place, notes);
+    let text = match members.take("Description") {
+        Some(description) => described(text, &description, notes),
+        None => text,
+    };
+    let draft = text.map(|text| Draft {
         file: place.file.clone(),
         text,
         platform: platform.unwrap_or_default(),
@@ -40,7 +36,6 @@ pub(super) fn import(subject: &Subject, place: &Place, notes: &mut Notes<'_>) ->
     });
     members.lose(
         &[
-            ("Description", "a component is described in its document", ""),
             ("ChangeDescription", "a document has no versions here", ""),
             (
                 "SupportedOsVersions",
@@ -71,6 +66,40 @@ pub(super) fn import(subject: &Subject, place: &Place, notes: &mut Notes<'_>) ->
     ]);
     members.finish(notes);
     draft
+}
+
+fn platform(members: &mut Members<'_>, notes: &mut Notes<'_>) -> Option<Platform> {
+    let member = members.take("Platform")?;
+    let platform = member.text()?.parse::<Platform>();
+    match &platform {
+        Ok(Platform::Linux) => notes.say(Fate::Kept, &member.origin, "", None),
+        Ok(_) => notes.say(Fate::Lost, &member.origin, "images made here are Linux, and it can't run in them", None),
+        Err(problem) => notes.say(Fate::Lost, &member.origin, problem.as_str(), None),
+    }
+    platform.ok()
+}
+
+const IN_DOCUMENT: &str = "a component is described in its document";
+
+/// A document with a component's description, if it has none and can be given one without changing anything else.
+fn described(text: Option<String>, description: &Member<'_>, notes: &mut Notes<'_>) -> Option<String> {
+    let Some(text) = text else {
+        notes.say(Fate::Lost, &description.origin, IN_DOCUMENT, None);
+        return None;
+    };
+    let root = syntax::parse(&Source::new("document", text.as_str())).ok();
+    if root.as_ref().is_some_and(|root| root.get("description").is_some()) {
+        notes.say(Fate::Lost, &description.origin, "the document has a description of its own", None);
+        return Some(text);
+    }
+    let is_block = root.is_some_and(|root| matches!(root.value, Written::Mapping(_)))
+        && text.starts_with(|c: char| c.is_ascii_alphabetic());
+    let Some(words) = description.text().filter(|_| is_block) else {
+        notes.say(Fate::Lost, &description.origin, IN_DOCUMENT, None);
+        return Some(text);
+    };
+    notes.kept(&description.origin, description.value);
+    Some(format!("description: {}\n{text}", scalar(words)))
 }
 
 fn document(members: &mut Members<'_>, place: &Place, notes: &mut Notes<'_>) -> Option<String> {

@@ -115,9 +115,10 @@ struct Draft {
 
 /// What files come to. Parents are looked up as from `folder`, where the documents will be.
 pub fn import(sources: &[Arc<Source>], environment: &Environment, folder: &Path) -> Result<Import, Error> {
+    let sources: Vec<Arc<Source>> = sources.iter().map(subject::readable).collect();
     let (mut subjects, mut notes, mut others) = (Vec::new(), Vec::new(), BTreeMap::<String, usize>::new());
     let mut parameters = Vec::new();
-    for source in sources {
+    for source in &sources {
         let found = subject::find(source, environment).map_err(|report| Error::Document(Box::new(report)))?;
         subjects.extend(found.subjects);
         notes.extend(found.notes);
@@ -205,7 +206,7 @@ fn name(members: &mut Members<'_>, place: &Place, notes: &mut Notes<'_>) -> Out 
         notes.say(
             Fate::Mapped,
             &member.origin,
-            format!("`{}`, because names here have no other characters", place.name),
+            format!("`{}`: a name has 3 to 128 letters, digits, hyphens, underscores and inner spaces", place.name),
             None,
         );
         notes.gaps(&member.origin, member.value);

@@ -220,7 +220,7 @@ fn block(content: &str, depth: usize, text: &mut String) {
 }
 
 /// A text on one line, in quotes where it would else be something other.
-fn scalar(text: &str) -> String {
+pub(super) fn scalar(text: &str) -> String {
     let is_word = matches!(
         text.to_lowercase().as_str(),
         "" | "~" | "null" | "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n"

@@ -30,6 +30,32 @@ const LOST: [(&str, &str, &str); 8] = [
     ("ImageSource", "it says where an image of AWS's came from", ""),
 ];
 
+/// What calls print beside.
+const OF_ANSWERS: [&str; 22] = [
+    "Arn",
+    "DateCreated",
+    "DateUpdated",
+    "DateLastRun",
+    "DateNextRun",
+    "LastRunStatus",
+    "ConsecutiveFailures",
+    "Platform",
+    "Version",
+    "Type",
+    "State",
+    "OsVersion",
+    "BuildType",
+    "OutputResources",
+    "SourcePipelineName",
+    "SourcePipelineArn",
+    "ScanState",
+    "DeprecationTime",
+    "LifecycleExecutionId",
+    "LatestVersionReferences",
+    "ClientToken",
+    "DryRun",
+];
+
 /// What a pipeline or an image comes to. `gone` says which of the others have no document.
 pub(super) fn import(index: usize, places: &Places<'_>, gone: &[bool], notes: &mut Notes<'_>) -> Option<Draft> {
     let (subject, place) = (&places.subjects[index], &places.places[index]);
@@ -66,18 +92,7 @@ pub(super) fn import(index: usize, places: &Places<'_>, gone: &[bool], notes: &m
         members.keep(&["tags", "imageTags"], &mut document, notes);
     }
     members.lose(&LOST, notes);
-    members.ignore(&[
-        "Arn",
-        "DateCreated",
-        "DateUpdated",
-        "DateLastRun",
-        "DateNextRun",
-        "LastRunStatus",
-        "ConsecutiveFailures",
-        "Platform",
-        "ClientToken",
-        "DryRun",
-    ]);
+    members.ignore(&OF_ANSWERS);
     members.finish(notes);
     let read = |source: &_| resource::decode(source).map(drop);
     let text = settle(&mut Out::map(document), &comment(subject), notes, read)?;
@@ -146,12 +161,9 @@ fn workflows(members: &mut Members<'_>, notes: &mut Notes<'_>) {
         if is_managed {
             notes.say(Fate::Mapped, &item.origin, "goldsmith does the same by itself", None);
         } else {
-            notes.say(
-                Fate::Lost,
-                &item.origin,
-                format!("`{arn}` can't be run: goldsmith has its own order of work"),
-                None,
-            );
+            let name = text.resource.unwrap_or(arn);
+            let message = format!("`{name}` can't be run: goldsmith has its own order of work");
+            notes.say(Fate::Lost, &item.origin, message, None);
         }
     }
 }

@@ -12,6 +12,8 @@ use crate::store::version::{ImageName, Version, VersionPattern};
 pub(super) struct Place {
     /// Its name, which the readers take.
     pub(super) name: String,
+    /// The name that ARNs have for it.
+    slug: String,
     /// Its version, if it has one.
     pub(super) version: Option<String>,
     /// Its file, relative to the folder of all.
@@ -55,9 +57,7 @@ impl<'a> Places<'a> {
             let place = &self.places[*index];
             let version: Option<Version> = place.version.as_deref().and_then(|version| version.parse().ok());
             // One that counts by itself may come to be any.
-            subject.kind == kind
-                && slug(&place.name) == arn.name
-                && version.is_none_or(|version| pattern.matches(version))
+            subject.kind == kind && place.slug == arn.name && version.is_none_or(|version| pattern.matches(version))
         };
         let meant = self.subjects.iter().enumerate().filter(is_meant).map(|(index, _)| index);
         meant.max_by_key(|&index| {
@@ -68,7 +68,8 @@ impl<'a> Places<'a> {
 
 fn place(subject: &Subject, taken: &mut HashSet<String>) -> Place {
     let text = |name: &str| subject.value.member(name).and_then(Value::as_text).map(|text| text.text.clone());
-    let name = name(&text("Name").unwrap_or_else(|| subject.id.clone()));
+    let written = text("Name").unwrap_or_else(|| subject.id.clone());
+    let name = name(&written);
     let version = text("SemanticVersion").or_else(|| text("Version"));
     let stem = file_stem(&name);
     let ending = match subject.kind {
@@ -90,7 +91,7 @@ fn place(subject: &Subject, taken: &mut HashSet<String>) -> Place {
         let file = format!("{folder}{stem}{ending}");
         taken.insert(file.clone()).then_some(file)
     });
-    Place { name, version, file: file.unwrap_or_default() }
+    Place { name, slug: slug(&written), version, file: file.unwrap_or_default() }
 }
 
 /// A name that goldsmith takes, as near as can be.

@@ -113,7 +113,7 @@ fn parent_image(
             _ => (Fate::Kept, String::new(), name),
         },
         Err(parent::Error::Foreign { help, .. }) => {
-            (Fate::Lost, format!("nothing here stands in for {name}: {help}"), name)
+            (Fate::Open, format!("nothing here stands in for {name}: {help}"), name)
         }
         Err(error) => (Fate::Open, error.to_string(), name),
     };
@@ -283,7 +283,7 @@ fn reference(
         (Owner::Amazon, None) => {
             let mend = format!("a file {}.yaml beside the recipe stands in for it", arn.name);
             notes.say(
-                Fate::Lost,
+                Fate::Open,
                 origin,
                 format!("goldsmith has no equivalent of Amazon's `{}`", arn.name),
                 Some(&mend),

@@ -56,13 +56,15 @@ pub struct Note {
 
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A template's own words come into it, and it is one line whatever they are.
+        let one_line = |text: &str| text.replace(char::is_control, " ");
         let line = self.source.position(self.span.start).line;
-        write!(f, "{}:{line}: {:<6} {}", self.source.name, self.fate, self.what)?;
+        write!(f, "{}:{line}: {:<6} {}", self.source.name, self.fate, one_line(&self.what))?;
         if !self.message.is_empty() {
-            write!(f, ": {}", self.message)?;
+            write!(f, ": {}", one_line(&self.message))?;
         }
         match &self.mend {
-            Some(mend) => write!(f, " ({mend})"),
+            Some(mend) => write!(f, " ({})", one_line(mend)),
             None => Ok(()),
         }
     }

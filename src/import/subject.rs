@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::report::{Fate, Note};
-use crate::document::cloudformation::{Content, Environment, Evaluator, Resource, Template, Value};
+use crate::document::cloudformation::{Content, Entry, Environment, Evaluator, Resource, Template, Value};
 use crate::document::decode::{Reader, Strictness};
 use crate::document::diagnostic::Report;
 use crate::document::syntax::{self, Source};
@@ -105,6 +105,35 @@ pub(super) struct Found {
 
 const PREFIX: &str = "AWS::ImageBuilder::";
 const PROCESSED: &str = "import what `aws cloudformation get-template --template-stage Processed` prints of the stack";
+
+/// A file whose text YAML can read: of JSON it lacks the characters that are escaped in two halves.
+pub(super) fn readable(source: &Arc<Source>) -> Arc<Source> {
+    let is_json = source.text.trim_start().starts_with('{');
+    if !is_json || !source.text.contains("\\u") {
+        return source.clone();
+    }
+    let half = |text: &str, bounds: std::ops::Range<u32>| {
+        let digits = text.strip_prefix("\\u")?.get(..4)?;
+        u32::from_str_radix(digits, 16).ok().filter(|half| bounds.contains(half))
+    };
+    let (mut text, mut rest) = (String::new(), source.text.as_str());
+    while let Some(at) = rest.find('\\') {
+        text.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let halves = half(rest, 0xD800..0xDC00).zip(rest.get(6..).and_then(|rest| half(rest, 0xDC00..0xE000)));
+        if let Some((high, low)) = halves {
+            text.push_str(&format!("\\U{:08X}", 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00)));
+            rest = &rest[12..];
+            continue;
+        }
+        // A backslash and what it stands before, which may be another.
+        let end = rest.char_indices().nth(2).map_or(rest.len(), |(end, _)| end);
+        text.push_str(&rest[..end]);
+        rest = &rest[end..];
+    }
+    text.push_str(rest);
+    Source::new(source.name.clone(), text)
+}
 
 /// What a file holds that can be imported.
 pub(super) fn find(source: &Arc<Source>, environment: &Environment) -> Result<Found, Report> {
@@ -241,14 +270,8 @@ fn of_request(source: &Arc<Source>) -> Result<Found, Report> {
         Some((kind, inner)) => (Some(kind), inner),
         None => (guess(&value), value),
     };
-    let subject = kind.map(|kind| {
-        let name = value.member("name");
-        let stem = Path::new(&source.name).file_stem().and_then(|stem| stem.to_str()).unwrap_or("input");
-        let id = name.and_then(Value::as_text).map_or(stem, |text| text.text.as_str());
-        let start = root.span.start;
-        let span = name.map_or(start..start + 1, |name| name.span.clone());
-        Subject { source: source.clone(), id: id.to_owned(), span, kind, value: value.clone(), egress: Vec::new() }
-    });
+    let stem = Path::new(&source.name).file_stem().and_then(|stem| stem.to_str()).unwrap_or("input");
+    let subject = kind.map(|kind| requested(source, kind, value, stem));
     if subject.is_none() {
         let help =
             "imported are CloudFormation templates, and what `aws imagebuilder create-…` takes or `get-…` prints";
@@ -263,8 +286,41 @@ fn of_request(source: &Arc<Source>) -> Result<Found, Report> {
         let start = root.span.start;
         reader.error_with_help(&(start..start + 1), message, help);
     }
-    let subject = subject.map(|subject| Found { subjects: vec![subject], ..Found::default() });
-    reader.finish(subject).map(|(found, _)| found)
+    let found = subject.map(|mut subject| Found {
+        subjects: if subject.kind == Kind::Image {
+            apart(&mut subject).chain([subject]).collect()
+        } else {
+            vec![subject]
+        },
+        ..Found::default()
+    });
+    reader.finish(found).map(|(found, _)| found)
+}
+
+fn requested(source: &Arc<Source>, kind: Kind, value: Value, otherwise: &str) -> Subject {
+    let name = value.member("name");
+    let id = name.and_then(Value::as_text).map_or(otherwise, |text| text.text.as_str()).to_owned();
+    let span = name.map_or(value.span.start..value.span.start + 1, |name| name.span.clone());
+    Subject { source: source.clone(), id, span, kind, value, egress: Vec::new() }
+}
+
+/// What an image has been made of, which `get-image` prints within it, as things of their own that it names.
+fn apart(image: &mut Subject) -> std::vec::IntoIter<Subject> {
+    let mut parts = Vec::new();
+    let Content::Map(entries) = &mut image.value.content else { return parts.into_iter() };
+    for kind in [Kind::ImageRecipe, Kind::Infrastructure, Kind::Distribution] {
+        let whole = entries.iter().position(|entry| entry.key.eq_ignore_ascii_case(kind.name()));
+        let Some(whole) = whole.filter(|&place| matches!(entries[place].value.content, Content::Map(_))) else {
+            continue;
+        };
+        let entry = entries.remove(whole);
+        if let Some(arn) = entry.value.member("arn") {
+            let key = format!("{}Arn", entry.key);
+            entries.push(Entry { key, span: entry.span.clone(), value: arn.clone() });
+        }
+        parts.push(requested(&image.source, kind, entry.value, kind.arn()));
+    }
+    parts.into_iter()
 }
 
 /// Members that tell what a request is about, the telling ones first.
@@ -289,8 +345,12 @@ fn guess(value: &Value) -> Option<Kind> {
     }
     let (_, kind) = MARKS.into_iter().find(|(mark, _)| value.member(mark).is_some())?;
     match kind {
-        // Only pipelines have names of their own.
-        Kind::Pipeline if value.member("name").is_none() => Some(Kind::Image),
+        // What VM imports are for has a platform too.
+        Kind::Component => ["data", "uri"].iter().find_map(|name| value.member(name)).map(|_| kind),
+        // Only pipelines have names of their own; what calls print of an ARN alone is neither.
+        Kind::Pipeline if value.member("name").is_none() => {
+            value.member("infrastructureConfigurationArn").map(|_| Kind::Image)
+        }
         kind => Some(kind),
     }
 }

@@ -255,6 +255,14 @@ fn what_the_command_line_takes_and_prints() {
             r#"{"imageRecipeArn": "arn:aws:imagebuilder:eu-west-1:111122223333:image-recipe/web/1.0.0",
   "infrastructureConfigurationArn": "arn:aws:imagebuilder:eu-west-1:111122223333:infrastructure-configuration/small"}"#,
         ),
+        (
+            "built.json",
+            r#"{"image": {"name": "db", "version": "1.0.0/3", "state": {"status": "AVAILABLE"}, "outputResources": {"amis": []},
+  "imageRecipe": {"arn": "arn:aws:imagebuilder:eu-west-1:111122223333:image-recipe/db/1.0.0", "name": "db", "version": "1.0.0",
+    "parentImage": "debian-12"},
+  "infrastructureConfiguration": {"arn": "arn:aws:imagebuilder:eu-west-1:111122223333:infrastructure-configuration/large",
+    "name": "large", "instanceTypes": ["m5.large"]}}}"#,
+        ),
     ];
     let sources: Vec<_> = files.iter().map(|(name, text)| Source::new(*name, *text)).collect();
     let import = import(&sources, &Environment::default(), Path::new("nowhere")).unwrap();
@@ -281,6 +289,8 @@ fn what_can_not_be_imported_is_said() {
             "Transform: Mine\nResources: { 'Fn::ForEach::X': [a, [b], {}] }\n",
             "Resources:\n  A:\n    Type: AWS::ImageBuilder::ImageRecipe\n    Properties:\n      Name: !Ref B\n      ParentImage: !Sub '${C}'\n",
             "{ \"name\": \"x\", \"data\": \"y\" }",
+            "{ \"requestId\": \"x\", \"imageRecipeArn\": \"y\" }",
+            "{ \"name\": \"x\", \"platform\": \"Linux\", \"vmImportTaskId\": \"y\" }",
         ]
         .map(problem)
         .join("\n---\n")
@@ -289,6 +299,14 @@ fn what_can_not_be_imported_is_said() {
     let error = import(&[Source::new("web.yaml", TEMPLATE)], &environment, Path::new("nowhere")).unwrap_err();
     let Error::Parameter { name, help } = &error else { panic!("{error}") };
     assert_eq!((name.as_str(), help.as_deref()), ("Versio", Some("did you mean `Version`?")));
+}
+
+#[test]
+fn json_is_read_with_its_tabs_and_escapes() {
+    let text = "{\n\t\"Resources\": {\"A\": {\"Type\": \"AWS::ImageBuilder::ImageRecipe\",\n\t\t\"Properties\": {\"Name\": \"web\", \
+                \"Version\": \"1.0.0\", \"ParentImage\": \"debian-12\",\n\t\t\"Description\": \"\\ud83d\\ude00 caf\\u00e9 a\\/b \\\\ud83d\"}}}\n}";
+    let import = imported(text).unwrap();
+    assert!(import.documents[0].text.contains("description: '😀 café a/b \\ud83d'"), "{}", import.documents[0].text);
 }
 
 #[test]

@@ -79,6 +79,11 @@ impl<'a> Call<'a> {
         if let Some(name) = is_condition(node) {
             return Some(Self { name: "Condition", operand: name, is_tag: false });
         }
+        Self::long(node)
+    }
+
+    /// The long form, whatever tag stands before it: `!ImportValue { Fn::Sub: … }` has both.
+    fn long(node: &'a Node) -> Option<Self> {
         let Written::Mapping(entries) = &node.value else { return None };
         let [(key, operand)] = entries.as_slice() else { return None };
         let name = key.text()?;
@@ -200,7 +205,13 @@ impl<'a> Evaluator<'a> {
 
     /// What a function is given, where it is one value.
     fn argument(&self, call: Call<'_>) -> Value {
-        if call.is_tag { self.written(call.operand) } else { self.value(call.operand) }
+        if !call.is_tag {
+            return self.value(call.operand);
+        }
+        match Call::long(call.operand) {
+            Some(inner) => self.call(inner, &call.operand.span),
+            None => self.written(call.operand),
+        }
     }
 
     fn call(&self, call: Call<'_>, span: &Range<usize>) -> Value {

@@ -21,6 +21,9 @@ use super::syntax::{self, Node, Source, Value as Written};
 pub use intrinsic::{Environment, Evaluator};
 pub use value::{Content, Entry, Gap, Text, Value};
 
+/// Most resources of a template: CloudFormation's quota.
+const MOST_RESOURCES: usize = 500;
+
 /// A template.
 #[derive(Debug)]
 pub struct Template {
@@ -80,6 +83,12 @@ impl Template {
             if let Some(node) = self.root.get(section).filter(|node| !node.is_null()) {
                 let _checked = reader.map(node, format!("`{section}`"));
             }
+        }
+        if entries(Some(resources)).len() > MOST_RESOURCES {
+            reader.error(
+                &(resources.span.start..resources.span.start + 1),
+                format!("a template has at most {MOST_RESOURCES} resources"),
+            );
         }
         let Some(fields) = reader.map(resources, "`Resources`") else { return };
         for (name, resource) in fields.all() {

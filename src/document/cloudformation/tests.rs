@@ -163,6 +163,7 @@ fn what_is_chosen() {
         "{ Fn::If: [IsLarge, a, !Ref AWS::NoValue] }",
         "!ImportValue base-image",
         "{ Fn::ImportValue: !Sub '${Name}-image' }",
+        "!ImportValue { 'Fn::Sub': '${Name}-image' }",
         "!Cidr [10.0.0.0/16, 2, 8]",
         "{ Fn::Transform: { Name: AWS::Include, Parameters: { Location: x } } }",
         "!Subb x",
@@ -253,6 +254,9 @@ fn what_a_template_may_make_of_itself_is_bounded() {
     };
     assert!(problem("A59").contains("levels deep") || problem("A59").contains("more than"), "{}", problem("A59"));
     assert!(problem("A25").contains("more than"), "{}", problem("A25"));
+    let many: String = (0..501).map(|number| format!("  A{number}: {{ Type: x }}\n")).collect();
+    let report = Template::parse(&Source::new("t.yaml", format!("Resources:\n{many}"))).unwrap_err();
+    assert!(report.to_string().contains("at most 500 resources"), "{report}");
     let list = vec!["x"; 10_000].join(",");
     let huge = format!("!Join ['{}', [{list}]]", "y".repeat(10_000));
     assert!(shown(&huge, &Environment::default()).contains("MiB of text"));
