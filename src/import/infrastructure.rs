@@ -89,8 +89,9 @@ fn network(member: &Member<'_>, subject: &Subject, notes: &mut Notes<'_>) -> Out
     } else if groups.contains(&Some(Egress::Everything)) {
         (Fate::Mapped, "full", "`network: full`, because the group lets everything out", None)
     } else if groups.contains(&Some(Egress::Some)) {
-        let message = "`network: full`: guests can't be held to addresses and ports as the group's rules say";
-        (Fate::Lost, "full", message, Some("`network: none` lets nothing out"))
+        let message =
+            "`network: full`: guests can be held to hosts by their names, not to the group's addresses and ports";
+        (Fate::Lost, "full", message, Some("`network: restricted` with `hosts: [packages.example]`"))
     } else {
         let message = "`network: full`: what the group lets out is not said in here";
         (Fate::Mapped, "full", message, Some("`network: none` lets nothing out"))
@@ -109,18 +110,16 @@ fn logs(member: &Member<'_>, notes: &mut Notes<'_>) -> Option<(&'static str, Out
     Some(("logging", member.keep(notes)?))
 }
 
+/// The topic that is told, if it is known which: what is no topic's ARN would be a file.
 fn topic(member: &Member<'_>, notes: &mut Notes<'_>) -> Option<Out> {
-    if member.value.is_unknown() {
-        notes.kept(&member.origin, member.value);
-    } else {
-        let message = "`snsTopicArn`, which a pipeline does not tell of its images yet";
-        notes.say(
-            Fate::Mapped,
-            &member.origin,
-            message,
-            Some("`--events` of a build does, and `snsTopicArn` of a distribution"),
-        );
-        notes.gaps(&member.origin, member.value);
+    let gaps = member.value.gaps();
+    if let Some(gap) = gaps.into_iter().find(|gap| !gap.is_assumed) {
+        let message = format!("nobody is told, because the topic is not known: {}", gap.why);
+        let mend = format!("{}; `snsTopicArn: arn:…` here, or any `events`", gap.mend);
+        notes.say(Fate::Open, &member.origin, message, Some(&mend));
+        return None;
     }
+    notes.say(Fate::Mapped, &member.origin, "the topic is told what becomes of a pipeline's images", None);
+    notes.gaps(&member.origin, member.value);
     Out::of(member.value, &member.origin)
 }

@@ -236,7 +236,7 @@ fn what_the_command_line_takes_and_prints() {
         (
             "infrastructure.json",
             r#"{"name": "small", "instanceProfileName": "p", "instanceTypes": ["q9.huge"],
-  "logging": {"s3Logs": {"s3BucketName": "logs"}}}"#,
+  "logging": {"s3Logs": {"s3BucketName": "logs"}}, "snsTopicArn": "arn:aws:sns:eu-west-1:111122223333:images"}"#,
         ),
         (
             "pipeline.json",
