@@ -365,6 +365,10 @@ async fn start(
     match run.status() {
         Status::Failed => Err(CliError::Runs { failed: vec![run.id] }),
         Status::Cancelled => Err(crate::factory::Error::Interrupted.into()),
+        // Somebody else works on it, and has been told to end it.
+        Status::Pending | Status::Building if context.cancel.is_cancelled() => {
+            Err(crate::factory::Error::Interrupted.into())
+        }
         Status::Pending | Status::Building | Status::Available => Ok(()),
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<(), CliErr
     newest.sort_by_key(|image| Reverse(image.manifest.created));
     newest.truncate(arguments.images);
     let Overview { mut pipelines, queue } = pipeline::overview(&store)?;
-    pipelines.retain(|pipeline| pipeline.next_run.is_some());
+    pipelines.retain(|pipeline| pipeline.next_run.is_some() && pipeline.document.is_file());
     pipelines.sort_by_key(|pipeline| pipeline.next_run);
     let status = Status {
         runs: store.running()?,

@@ -199,6 +199,7 @@ impl Factory {
     async fn boot_from_nvme(&self, image: &Image, recipe: &Recipe) -> Result<Result<(), String>, Error> {
         let built_on = image.manifest.machine.as_ref().map(parent::machine_wishes).unwrap_or_default();
         let mut shape = self.shape(&recipe.machine.or(&built_on), false).await?;
+        shape.hold_to(image.manifest.machine.as_ref());
         shape.disk_bus = DiskBus::Nvme;
         let test = self.boot_and_test(image, recipe, (&[], &Secrets::default()), &shape, NVME).await?;
         let failure = test.cases.into_iter().find_map(|case| case.failure);

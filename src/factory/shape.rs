@@ -113,6 +113,23 @@ impl Shape {
             cpus: self.cpus,
             memory: self.memory,
             isolated: self.qemu.isolation.is_isolated(),
+            reach: match &self.reach {
+                Reach::Full => None,
+                Reach::Restricted(hosts) => Some(hosts.clone()),
+                Reach::None => Some(Vec::new()),
+            },
+            test_seconds: self.test_timeout.map(|timeout| timeout.as_secs()),
         }
+    }
+
+    /// Holds an image's guests to what it was built under.
+    pub(super) fn hold_to(&mut self, built_on: Option<&manifest::Machine>) {
+        let Some(machine) = built_on else { return };
+        self.reach = match machine.reach.as_deref() {
+            None => Reach::Full,
+            Some([]) => Reach::None,
+            Some(hosts) => Reach::Restricted(hosts.to_vec()),
+        };
+        self.test_timeout = machine.test_seconds.map(Duration::from_secs);
     }
 }

@@ -67,7 +67,8 @@ impl Factory {
         let secrets = self.secrets(&secrets).await?;
         self.verify_disk(&reservation.image).await?;
         let built_on = reservation.image.manifest.machine.as_ref().map(parent::machine_wishes).unwrap_or_default();
-        let shape = self.shape(&recipe.machine.or(&built_on), false).await?;
+        let mut shape = self.shape(&recipe.machine.or(&built_on), false).await?;
+        shape.hold_to(reservation.image.manifest.machine.as_ref());
         let mut stages = Vec::new();
         // Components of the user's own say nothing of the image's own test, and leave its evidence alone.
         let evidence = if others.is_empty() { EVIDENCE } else { OTHER_EVIDENCE };

@@ -9,6 +9,7 @@ use super::subject::{Egress, Subject};
 use super::{Draft, comment};
 use crate::document::component::Platform;
 use crate::document::{infrastructure, resource};
+use crate::notify::Target;
 
 const LOST: [(&str, &str, &str); 6] = [
     ("InstanceProfileName", "guests have no role in AWS", "S3Download and S3Upload use the host's own credentials"),
@@ -117,6 +118,11 @@ fn topic(member: &Member<'_>, notes: &mut Notes<'_>) -> Option<Out> {
         let message = format!("nobody is told, because the topic is not known: {}", gap.why);
         let mend = format!("{}; `snsTopicArn: arn:…` here, or any `events`", gap.mend);
         notes.say(Fate::Open, &member.origin, message, Some(&mend));
+        return None;
+    }
+    let is_topic = |text: &str| matches!(text.parse::<Target>(), Ok(Target::Topic(_)));
+    if !member.text().is_some_and(is_topic) {
+        notes.say(Fate::Lost, &member.origin, "it is no ARN of an SNS topic", None);
         return None;
     }
     notes.say(Fate::Mapped, &member.origin, "the topic is told what becomes of a pipeline's images", None);

@@ -26,7 +26,7 @@ use crate::document::recipe;
 use crate::document::resource::{self, Resource};
 use crate::document::syntax::Source;
 use crate::host::file;
-use crate::store::version::{ImageName, VersionPattern, VersionRequest};
+use crate::store::version::{ImageName, Version, VersionPattern, VersionRequest};
 
 /// Endings of documents.
 const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
@@ -267,17 +267,23 @@ impl File {
         let wanted = arn(pipeline, written, "image-recipe")?;
         let Wanted::Arn(arn) = &wanted else { return Ok(self.folder().join(&written.value)) };
         let pattern: Option<VersionPattern> = arn.version.as_deref().and_then(|version| version.parse().ok());
+        let mut newest: Option<(Option<Version>, PathBuf)> = None;
         for path in documents_of(self.folder())? {
             let Ok(source) = Source::read(&path) else { continue };
             let Ok((recipe, _)) = recipe::decode(&source) else { continue };
-            let is_version = match (pattern, recipe.version) {
-                (Some(pattern), VersionRequest::Exactly(version)) => pattern.matches(version),
+            let version = match recipe.version {
+                VersionRequest::Exactly(version) => Some(version),
                 // One that counts by itself may come to be any.
-                _ => true,
+                _ => None,
             };
-            if wanted.is(recipe.name.as_str()) && is_version {
-                return Ok(path);
+            let is_version = pattern.zip(version).is_none_or(|(pattern, version)| pattern.matches(version));
+            let is_newer = newest.as_ref().is_none_or(|(newest, _)| version > *newest);
+            if wanted.is(recipe.name.as_str()) && is_version && is_newer {
+                newest = Some((version, path));
             }
+        }
+        if let Some((_, path)) = newest {
+            return Ok(path);
         }
         let help = "put the recipe into the folder of this document, or name its file";
         Err(complain(format!("no recipe beside this document is `{}`", written.value), help))

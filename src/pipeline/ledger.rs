@@ -14,6 +14,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -169,6 +170,9 @@ impl Held<'_> {
             count += 1;
             run.id = format!("{name}-{count}");
         }
+        // What documents say of proxies and webhooks may be nobody else's business.
+        let runs = self.ledger.folder.join("runs");
+        fs::set_permissions(&runs, std::fs::Permissions::from_mode(0o700))?;
         fs::create_dir_all(self.ledger.run_folder(&run.id))?;
         self.save_run(run)?;
         file::sync_folder(&self.ledger.folder.join("runs"))?;

@@ -193,7 +193,11 @@ impl MadeFrom {
             needs = needs.most(self::needs(&factory.store, &plan));
             match factory.dependencies(&plan).await {
                 Ok(found) => dependencies.extend(found),
-                Err(error) => problem = Some(one_line(&error)),
+                Err(error) => {
+                    // The others would ask the same publishers, each for as long.
+                    problem = Some(one_line(&error));
+                    break;
+                }
             }
         }
         Self { dependencies: problem.map_or(Ok(dependencies), Err), needs }

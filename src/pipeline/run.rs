@@ -161,7 +161,8 @@ impl Run {
         };
         Self {
             format_version: Self::FORMAT,
-            id: format!("{}@{at}", definition.name),
+            // A person's run takes no scheduled one's name.
+            id: format!("{}@{at}{}", definition.name, if due.is_some() { "" } else { "-asked" }),
             pipeline: definition.name.clone(),
             document: definition.document.clone(),
             trigger: if due.is_some() { Trigger::Scheduled } else { Trigger::User },

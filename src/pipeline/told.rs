@@ -30,8 +30,12 @@ impl Told {
             EventTarget::Topic(arn) => (arn.clone(), None),
             EventTarget::File(path) => (format!("file:{}", folder.join(path).display()), None),
         };
-        // What is wrong is found when the document is read, and not when there is something to tell.
-        to.parse::<Target>()?;
+        // What is wrong is found when the document is read, and not when there is something to tell. A topic that is none must
+        // not come to be a command.
+        let parsed: Target = to.parse()?;
+        if matches!(target, EventTarget::Topic(_)) && !matches!(parsed, Target::Topic(_)) {
+            return Err(format!("`{to}` is no ARN of an SNS topic"));
+        }
         let secret = secret.map(|secret| match secret {
             SecretSource::File(path) => SecretSource::File(folder.join(path)).to_string(),
             other => other.to_string(),
@@ -113,7 +117,9 @@ mod tests {
 
     #[test]
     fn what_is_nobody_is_found_when_the_document_is_read() {
-        let error = Told::new(&EventTarget::Topic("arn:aws:s3:::bucket".to_owned()), Path::new("/")).unwrap_err();
-        assert!(error.contains("can't be told"), "{error}");
+        for topic in ["arn:aws:s3:::bucket", "cmd:touch /tmp/x", "x.jsonl", "https://hooks.example/x"] {
+            let error = Told::new(&EventTarget::Topic(topic.to_owned()), Path::new("/")).unwrap_err();
+            assert!(error.contains("ARN of an SNS topic"), "{error}");
+        }
     }
 }

@@ -244,6 +244,8 @@ impl Worker {
                     if record.reason.as_deref().map(kind) != why.as_deref().map(kind) {
                         record.reason = why;
                         held.save_run(run)?;
+                        let record = Box::new(run.builds[number].clone());
+                        (self.tell)(Notice::Build { run: run.id.clone(), number, record });
                     }
                 }
                 Verdict::Never(why) => {
@@ -308,6 +310,8 @@ impl Worker {
                 record.put_back(&reason.unwrap_or_else(|| how.to_owned()));
             }
             Some(Outcome { status, reason, .. }) if !status.is_under_way() => record.end(status, reason, now),
+            // It took too long to end; that is no fault of its own.
+            _ if was_stopped && !record.cancelled => record.put_back(how),
             _ => {
                 was_killed = true;
                 record.was_killed(how, now);

@@ -237,6 +237,12 @@ pub struct Machine {
     pub memory: u64,
     /// Whether the guest was kept from the host's loopback and from link-local addresses.
     pub isolated: bool,
+    /// Hosts that its guests may reach, if not all; with none in it, they reach nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reach: Option<Vec<String>>,
+    /// How long its test may take as a whole, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_seconds: Option<u64>,
 }
 
 /// A sealed disk.

@@ -45,13 +45,19 @@ pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), C
     let stop = context.cancel.clone();
     let mut work = tokio::spawn(async move { worker.work(&Until::Stopped, &stop).await });
     let mut scheduler = Scheduler { factory, told: BTreeSet::new() };
-    let mut is_ready = false;
+    // The first look may ask publishers that take their time, and the service manager does not wait for ever.
+    notify(&[NotifyState::Ready]);
+    let mut failed = None;
     let ended = loop {
-        let nap = scheduler.look(&arguments.folder, context).await?;
-        if !is_ready {
-            is_ready = true;
-            notify(&[NotifyState::Ready]);
-        }
+        let nap = match scheduler.look(&arguments.folder, context).await {
+            Ok(nap) => nap,
+            Err(error) => {
+                // Builds are ended in good order all the same.
+                failed = Some(error);
+                context.cancel.cancel();
+                break None;
+            }
+        };
         tokio::select! {
             () = context.cancel.cancelled() => break None,
             ended = &mut work => break Some(ended),
@@ -71,6 +77,9 @@ pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), C
     };
     drop(scheduler);
     ended.map_err(std::io::Error::other)??;
+    if let Some(error) = failed {
+        return Err(error);
+    }
     context.output.progress("stopped; what was under way waits in the queue");
     Ok(())
 }

@@ -191,7 +191,8 @@ async fn a_run_that_is_cancelled_before_it_begins_has_ended() {
     let definition = place.pipeline("");
     let first = ask(&place.factory, &place.ledger, &definition, false, at(0)).await.unwrap();
     let second = ask(&place.factory, &place.ledger, &definition, false, at(0)).await.unwrap();
-    assert_eq!((first.id.as_str(), second.id.as_str()), ("web@20261101T000000Z", "web@20261101T000000Z-2"));
+    let ids = (first.id.as_str(), second.id.as_str());
+    assert_eq!(ids, ("web@20261101T000000Z-asked", "web@20261101T000000Z-asked-2"));
     let cancelled = cancel(&place.ledger, &first.id, at(1)).unwrap();
     assert_eq!((cancelled.status(), cancelled.ended), (Status::Cancelled, Some(at(1))));
     assert_eq!(place.state().last_run.unwrap().status, Status::Cancelled);
