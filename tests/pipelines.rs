@@ -182,8 +182,8 @@ fn a_scheduler_tells_systemd_what_it_does() {
         }
     };
     let scheduler = place.goldsmith(&["scheduler"]).env("NOTIFY_SOCKET", &path).start();
-    hear("STATUS=2 pipelines; next: nightly at 2199-03-01T01:30:00Z");
     hear("READY=1");
+    hear("STATUS=2 pipelines; next: nightly at 2199-03-01T01:30:00Z");
     place.write("bad.yaml", "kind: ImagePipeline\nname: bad\nrecipe: nowhere.yaml\n");
     scheduler.signal(Signal::HUP);
     assert!(hear("RELOADING=1").contains("MONOTONIC_USEC="));

@@ -124,7 +124,7 @@ fn start_worker(home: &Path) -> Child {
 
 #[test]
 fn builds_survive_any_number_of_kills() {
-    let rounds = if std::env::var_os("GOLDSMITH_TEST_THOROUGH").is_some() { 25 } else { 5 };
+    let rounds = if std::env::var_os("GOLDSMITH_TEST_THOROUGH").is_some() { 25 } else { 15 };
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path().join("store")).unwrap();
     let ledger = Ledger::new(&store);
@@ -161,7 +161,7 @@ fn kill_at_random(store: &Store, ledger: &Ledger) -> usize {
     let mut workers: Vec<Child> = (0..2).map(|_| start_worker(store.root())).collect();
     while ledger.runs().unwrap().iter().any(|run| run.ended.is_none()) {
         assert!(Instant::now() < deadline, "it does not come to an end");
-        std::thread::sleep(Duration::from_millis(100 + u64::try_from(random(300)).unwrap()));
+        std::thread::sleep(Duration::from_millis(20 + u64::try_from(random(80)).unwrap()));
         let chosen = random(workers.len());
         let all = family(workers[chosen].id());
         // The worker itself, a build, or what a build has started.

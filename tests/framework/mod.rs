@@ -60,7 +60,9 @@ impl Shared {
         );
         let shared = Self { folder, user };
         fs_err::copy(env!("CARGO_BIN_EXE_goldsmith"), shared.program()).unwrap();
-        for stale in ["home/images", "home/runs", "home/downloads", "home/parents/published", "scratch"] {
+        for stale in
+            ["home/images", "home/pipelines", "home/runs", "home/downloads", "home/parents/published", "scratch"]
+        {
             host::remove(&shared.folder.join(stale));
         }
         // What components left behind would be taken from there, and the components not be run.
