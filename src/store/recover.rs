@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::lock::Lock;
 use super::manifest::State;
 use super::version::ImageId;
-use super::{Error, Store, layer, run};
+use super::{Error, Reservation, Store, layer, run};
 use crate::host::file;
 
 /// What a recovery found and ended.
@@ -43,14 +43,25 @@ impl Store {
         }
         let (images, problems) = self.readable_images()?;
         recovered.problems.extend(problems);
-        for mut image in images {
-            let state = image.manifest.state;
-            if state.is_under_way() && !self.io(image.is_locked())? {
-                let reason = format!("goldsmith ended while the image was {state}");
-                match image.update(|manifest| manifest.set_state(State::Failed, Some(reason))) {
-                    Ok(()) => recovered.images.push(image.id),
-                    Err(error) => recovered.problems.push(format!("{}: {error}", image.id)),
+        for image in images.into_iter().filter(|image| image.manifest.state.is_under_way()) {
+            let id = image.id.clone();
+            // Whoever was at work on it may have finished it since it was read.
+            let mut reservation = match Reservation::of(self, image) {
+                Ok(reservation) => reservation,
+                Err(Error::Busy { .. } | Error::NoImage { .. }) => continue,
+                Err(error) => {
+                    recovered.problems.push(format!("{id}: {error}"));
+                    continue;
                 }
+            };
+            let state = reservation.image.manifest.state;
+            if !state.is_under_way() {
+                continue;
+            }
+            let reason = format!("goldsmith ended while the image was {state}");
+            match reservation.image.update(|manifest| manifest.set_state(State::Failed, Some(reason))) {
+                Ok(()) => recovered.images.push(id),
+                Err(error) => recovered.problems.push(format!("{id}: {error}")),
             }
         }
         Ok(recovered)
