@@ -92,8 +92,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<(), CliErro
     let written = import::write(&imported.documents, &folder, force)?;
     let problems = import::check(&imported.documents, &folder);
     show(&imported, &written, &problems, context)?;
-    let count = |fate| imported.notes.iter().filter(|note| note.fate == fate).count();
-    let (open, lost) = (count(Fate::Open), count(Fate::Lost));
+    let (open, lost) = (imported.count(Fate::Open), imported.count(Fate::Lost));
     if strict && open + lost + problems.len() > 0 {
         return Err(CliError::Losses { open, lost, problems: problems.len() });
     }
@@ -112,8 +111,8 @@ fn default_folder(files: &[PathBuf]) -> PathBuf {
 }
 
 fn show(imported: &Import, written: &[Written], problems: &[String], context: &Context) -> Result<(), CliError> {
-    let count = |fate| imported.notes.iter().filter(|note| note.fate == fate).count();
-    let [kept, mapped, open, lost] = [Fate::Kept, Fate::Mapped, Fate::Open, Fate::Lost].map(count);
+    let [kept, mapped, open, lost] =
+        [Fate::Kept, Fate::Mapped, Fate::Open, Fate::Lost].map(|fate| imported.count(fate));
     let output = &context.output;
     if output.json {
         let documents = imported.documents.iter().zip(written);

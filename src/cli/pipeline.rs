@@ -200,13 +200,6 @@ struct Listed<'a> {
     consecutive_failures: u32,
 }
 
-/// What is remembered of a pipeline, or would be if it were seen now.
-fn state_of(ledger: &Ledger, definition: &Definition) -> Result<State, CliError> {
-    let mut state = ledger.state(&definition.name)?.unwrap_or_else(|| State::new(definition, Timestamp::now()));
-    state.notice(definition);
-    Ok(state)
-}
-
 /// What keeps a pipeline from running by its schedule.
 fn disabled_by(definition: &Definition, state: &State) -> Option<&'static str> {
     match &state.disabled {
@@ -243,7 +236,7 @@ fn list(folder: &FolderArguments, context: &Context) -> Result<(), CliError> {
     let ledger = Ledger::new(&context.store()?);
     let mut all = Vec::new();
     for definition in &definitions {
-        all.push(listed(definition, state_of(&ledger, definition)?));
+        all.push(listed(definition, ledger.state_of(definition, Timestamp::now())?));
     }
     if context.output.json {
         return context.output.json(&all);
@@ -268,7 +261,7 @@ fn list(folder: &FolderArguments, context: &Context) -> Result<(), CliError> {
 
 fn show(definition: &Definition, context: &Context) -> Result<(), CliError> {
     let ledger = Ledger::new(&context.store()?);
-    let state = state_of(&ledger, definition)?;
+    let state = ledger.state_of(definition, Timestamp::now())?;
     let mut runs = ledger.runs()?;
     runs.retain(|run| run.pipeline == definition.name);
     runs.reverse();
@@ -318,7 +311,7 @@ fn facts(definition: &Definition, state: &State) -> Vec<(&'static str, String)> 
 
 fn next(definition: &Definition, count: u16, context: &Context) -> Result<(), CliError> {
     let ledger = Ledger::new(&context.store()?);
-    let state = state_of(&ledger, definition)?;
+    let state = ledger.state_of(definition, Timestamp::now())?;
     let times = pipeline::next_runs(definition, &state, Timestamp::now(), usize::from(count));
     if context.output.json {
         return context.output.json(&times);

@@ -30,7 +30,7 @@ impl Factory {
             let value = tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => return Err(Error::Interrupted),
-                value = get(source) => value.map(without_line_break).and_then(checked),
+                value = secret_value(source) => value.and_then(checked),
             };
             let value = value.map_err(|why| Error::Host {
                 what: format!("the secret `{}` can't be had from {source}: {why}", name(reference)),

@@ -90,6 +90,13 @@ pub struct Import {
     pub others: BTreeMap<String, usize>,
 }
 
+impl Import {
+    /// How many properties have come to this.
+    pub fn count(&self, fate: Fate) -> usize {
+        self.notes.iter().filter(|note| note.fate == fate).count()
+    }
+}
+
 /// A file to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::definition::{Condition, Definition};
+use super::pass::next_run;
 use super::state::{DisabledBy, State};
 
 /// What to do about a pipeline now.
@@ -32,10 +33,7 @@ pub enum Decision {
 pub fn decide(state: &State, definition: &Definition, is_under_way: bool, now: Timestamp) -> Decision {
     let Some(schedule) = &definition.schedule else { return Decision::Wait(None) };
     let next = schedule.next(state.considered, state.created);
-    let Some(at) = next.filter(|&at| at <= now) else {
-        let runs = definition.enabled && state.disabled.is_none();
-        return Decision::Wait(next.filter(|_| runs));
-    };
+    let Some(at) = next.filter(|&at| at <= now) else { return Decision::Wait(next_run(definition, state)) };
     if let Some(reason) = idle_reason(state, definition, is_under_way) {
         return Decision::Skip { at, reason };
     }

@@ -18,10 +18,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
+use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use super::definition::Definition;
 use super::run::{Run, Status};
 use super::state::State;
 use crate::host::file;
@@ -71,6 +73,13 @@ impl Ledger {
     /// Keeps all others from changing anything, once nobody does.
     pub fn hold(&self) -> Result<Held<'_>, Error> {
         Ok(Held { ledger: self, _lock: Lock::wait(&self.folder.join("lock"))? })
+    }
+
+    /// What is remembered of a pipeline, or would be if it were seen now, with its document as it is.
+    pub fn state_of(&self, definition: &Definition, now: Timestamp) -> Result<State, Error> {
+        let mut state = self.state(&definition.name)?.unwrap_or_else(|| State::new(definition, now));
+        state.notice(definition);
+        Ok(state)
     }
 
     /// What is remembered of a pipeline.

@@ -159,8 +159,7 @@ pub async fn ask(
 ) -> Result<Run, Error> {
     let made_from = MadeFrom::now(factory, definition).await;
     let held = ledger.hold()?;
-    let mut state = ledger.state(&definition.name)?.unwrap_or_else(|| State::new(definition, now));
-    state.notice(definition);
+    let mut state = ledger.state_of(definition, now)?;
     state.next_run = next_run(definition, &state);
     held.save_state(&state)?;
     let mut run = Run::new(definition, None, now, made_from.needs);
@@ -260,8 +259,7 @@ pub(super) fn note_end(held: &Held<'_>, ledger: &Ledger, run: &Run) -> Result<Op
 /// Lets a pipeline run by itself again, or keeps it from it.
 pub fn set_enabled(ledger: &Ledger, definition: &Definition, enable: bool, now: Timestamp) -> Result<State, Error> {
     let held = ledger.hold()?;
-    let mut state = ledger.state(&definition.name)?.unwrap_or_else(|| State::new(definition, now));
-    state.notice(definition);
+    let mut state = ledger.state_of(definition, now)?;
     if enable {
         state.enable(now)
     } else {
