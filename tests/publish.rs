@@ -316,11 +316,18 @@ distributions:
     amiDistributionConfiguration: { name: imported }
 ",
     );
+    let running = aws.publish(&place, &image, &document, &["--events", "told.jsonl"]).start();
+    aws.cloud.wait_for("PutSnapshotBlock", 50);
+    running.signal(rustix::process::Signal::INT);
+    let _interrupted = running.wait().fails(130);
+    let told = read(&place.path("told.jsonl"));
+    let told =
+        told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["detail"]["state"]["status"].clone());
+    assert_eq!(told.collect::<Vec<_>>(), ["DISTRIBUTING", "CANCELLED"]);
     // In the middle of the blocks and of the parts.
     for (action, count) in [("PutSnapshotBlock", 150), ("UploadPart", 3), ("CompleteSnapshot", 1), ("RegisterImage", 1)]
     {
-        let more: &[&str] = if action == "PutSnapshotBlock" { &[] } else { &["--resume"] };
-        let running = aws.publish(&place, &image, &document, more).start();
+        let running = aws.publish(&place, &image, &document, &["--resume"]).start();
         aws.cloud.wait_for(action, count);
         running.signal(rustix::process::Signal::KILL);
         let _killed = running.wait().killed();

@@ -11,7 +11,6 @@ use super::output::{BAD, BOLD, DIM, GOOD, WARN, table};
 use super::publish::ServiceArguments;
 use super::report::{CliError, plain_pipeline};
 use super::{Accelerator, Context};
-use crate::document::size::Size;
 use crate::factory::{Event, Factory};
 use crate::host::process::Program;
 use crate::pipeline::{
@@ -129,10 +128,16 @@ impl WorkArguments {
 
     /// What makes a build: this very goldsmith, even if its file has been replaced by a newer one.
     fn program(&self, factory: &Factory, context: &Context) -> Program {
-        let mut program = Program::new("/proc/self/exe").arg("--home").arg(factory.store.root());
-        program = program.args(["--layer-budget", &Size(context.global.layer_budget.0).to_string(), "--quiet"]);
-        program = program.args(["pipeline", "build", "--accel", self.accel.word()]);
-        program.args(self.services.words())
+        let program = Program::new("/proc/self/exe").arg("--home").arg(factory.store.root());
+        program.args(["--quiet", "pipeline", "build"]).args(self.words(context))
+    }
+
+    /// The same on another goldsmith's command line.
+    pub(super) fn words(&self, context: &Context) -> Vec<String> {
+        let budget = format!("--layer-budget={}", context.global.layer_budget);
+        let mut words = vec![budget, format!("--accel={}", self.accel.word())];
+        words.extend(self.services.words());
+        words
     }
 
     /// Works on a store's queue.

@@ -76,12 +76,23 @@ impl Factory {
         }
         let mut stages = Vec::new();
         let work = self.carry_out(image, &plan, &subject, &journal);
-        let outcomes = self.stage(&mut stages, "publish", work).await?;
+        let published = self.stage(&mut stages, "publish", work).await;
+        let outcomes = published.inspect_err(|error| {
+            if is_news {
+                self.tell_unpublished(image, error);
+            }
+        })?;
         record(image, &plan, &journal, &outcomes)?;
         if is_news {
             self.tell_published(image, before, &outcomes);
         }
         Ok(outcomes)
+    }
+
+    /// Tells others that a publication ended before it could be said what has become of each place.
+    fn tell_unpublished(&self, image: &Image, error: &Error) {
+        let to = if matches!(error, Error::Interrupted) { State::Cancelled } else { State::Failed };
+        self.tell_change(image, State::Distributing, to, Some(one_line(error)), None);
     }
 
     /// Tells others how a publication ended. Here the image stays as it was; to them, one that did not arrive has failed.

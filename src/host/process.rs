@@ -259,6 +259,12 @@ impl Child {
         self.stderr.text()
     }
 
+    /// The same of one that has ended, with what was still on its way.
+    pub async fn last_stderr(&self) -> String {
+        self.stderr.settle().await;
+        self.stderr()
+    }
+
     /// Waits until it has ended.
     pub async fn wait(&mut self) -> Result<ExitStatus, Error> {
         let waited = self.child.wait().await;
@@ -271,8 +277,7 @@ impl Child {
         if status.success() {
             return Ok(());
         }
-        self.stderr.settle().await;
-        Err(Error::Failed { command: self.command.clone(), status, stderr: self.stderr() })
+        Err(Error::Failed { command: self.command.clone(), status, stderr: self.last_stderr().await })
     }
 
     /// Ends it and its process group: politely, and after `grace` by force. Returns when it is gone.

@@ -1,8 +1,9 @@
 //! Which builds may begin: a pure function of what waits, what runs, and what the host has.
 //!
 //! Builds wait for memory, cores and disk, not for a number of places. They begin by priority and age. One that waits
-//! for memory or cores is not overtaken, else small builds would keep a large one waiting for ever; one that waits for
-//! disk, which may be until somebody makes room, or for a build whose layers it will share, is.
+//! for what other builds have is not overtaken, else small builds would keep a large one waiting for ever. One that waits
+//! for disk, or for memory that other programs have, which may be until somebody makes room, is; and so is one that waits
+//! for a build whose layers it will share.
 
 use serde::{Deserialize, Serialize};
 
@@ -100,7 +101,8 @@ pub(super) fn admit(waiting: &[Entry], running: &[Entry], host: &Host) -> Vec<Ve
         } else if let Some(why) = short_of_disk(needs, taken, host) {
             Verdict::Wait(why)
         } else if let Some(why) = short(needs, taken, begun, host) {
-            is_held = true;
+            // What builds were promised they hardly use all, so this may hold the others up, but not once nothing runs.
+            is_held = needs.memory <= host.memory_available.saturating_add(taken.memory);
             Verdict::Wait(why)
         } else {
             Verdict::Begin
@@ -219,9 +221,24 @@ mod tests {
         insta::assert_snapshot!(shown(&[entry(9, 1, 1, "a")], &[]), @"never: it needs 9GiB of memory with its machine's own, and this host has 8GiB");
     }
 
+    #[test]
+    fn who_waits_for_memory_of_other_programs_is_overtaken() {
+        let waiting = [entry(7, 1, 1, "a"), entry(2, 1, 1, "b"), entry(1, 1, 1, "c")];
+        insta::assert_snapshot!(shown(&waiting, &[]), @"
+        waits for memory: it needs 7GiB, and 6GiB are left
+        begins
+        begins
+        ");
+        insta::assert_snapshot!(shown(&waiting, &[entry(2, 1, 1, "d")]), @"
+        waits for memory: it needs 7GiB, and 5632MiB are left
+        waits for its turn
+        waits for its turn
+        ");
+    }
+
     fn entries() -> impl Strategy<Value = Vec<Entry>> {
         let group = prop::sample::select(vec!["a", "b", "c", "d", "e", "f"]);
-        prop::collection::vec((0..5_u64, 0..5_u32, 0..8_u64, group).prop_map(|(m, c, d, g)| entry(m, c, d, g)), 0..8)
+        prop::collection::vec((0..9_u64, 0..5_u32, 0..8_u64, group).prop_map(|(m, c, d, g)| entry(m, c, d, g)), 0..8)
     }
 
     proptest! {
@@ -237,8 +254,12 @@ mod tests {
             groups.sort_unstable();
             groups.dedup();
             prop_assert_eq!(groups.len(), begun.len());
-            // Something begins, unless all are short of disk.
-            prop_assert!(waiting.is_empty() || !begun.is_empty());
+            // With nothing running, whatever fits by itself lets something begin, whatever waits before it.
+            let fits = |(at, entry): (usize, &Entry)| {
+                let is_first = waiting[..at].iter().all(|before| before.group != entry.group);
+                is_first && entry.needs.memory <= HOST.memory_available && short_of_disk(&entry.needs, Needs::default(), &HOST).is_none()
+            };
+            prop_assert!(!waiting.iter().enumerate().any(fits) || !begun.is_empty());
         }
     }
 }

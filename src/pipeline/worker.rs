@@ -375,10 +375,30 @@ async fn attend(mut child: Child, stop: &CancellationToken, hear: impl Fn(String
     match status {
         Err(error) => one_line(&error),
         Ok(status) => {
-            let last = child.stderr();
-            let last = last.lines().last().unwrap_or_default();
+            let last = last_words(&child.last_stderr().await);
             let colon = if last.is_empty() { "" } else { ": " };
             format!("its process ended with {status}{colon}{last}")
         }
+    }
+}
+
+/// What a process that has failed said why, in one line: its last error with all its lines, else its last line.
+fn last_words(stderr: &str) -> String {
+    let lines: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let from = lines.iter().rposition(|line| line.starts_with("error: ")).unwrap_or(lines.len().saturating_sub(1));
+    let words = lines[from..].join(" ");
+    words.strip_prefix("error: ").unwrap_or(&words).chars().take(LONGEST_LINE).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_noted_with_all_its_lines() {
+        let said = "warning: old\nerror: the disk is full\n  what to do: make room\n\n";
+        assert_eq!(last_words(said), "the disk is full what to do: make room");
+        assert_eq!(last_words("thread 'main' has overflowed its stack\nfatal runtime error\n"), "fatal runtime error");
+        assert_eq!(last_words(""), "");
     }
 }

@@ -24,7 +24,7 @@ pub(super) struct Arguments {
     folder: FolderArguments,
     #[command(flatten)]
     work: WorkArguments,
-    /// Print a unit file for systemd that starts it with this folder and store, and do nothing else
+    /// Print a unit file for systemd that starts it with this folder, store and options, and do nothing else
     #[arg(long)]
     print_unit: bool,
 }
@@ -163,21 +163,23 @@ fn print_unit(arguments: &Arguments, context: &Context) -> Result<(), CliError> 
     let store = context.store()?;
     let is_root = rustix::process::geteuid().is_root();
     let target = if is_root { "multi-user.target" } else { "default.target" };
-    let unit = fill(&program.to_string_lossy(), &folder.to_string_lossy(), &store.root().to_string_lossy(), target);
+    let command = [program.to_string_lossy(), "scheduler".into(), "--folder".into(), folder.to_string_lossy()];
+    let command: Vec<String> =
+        command.into_iter().map(Into::into).chain(arguments.work.words(context)).map(|word| quoted(&word)).collect();
+    let unit = fill(&command.join(" "), &store.root().to_string_lossy(), target);
     unit.lines().for_each(|line| context.output.result(line));
     Ok(())
 }
 
 /// The unit file with its places filled in.
-fn fill(program: &str, folder: &str, home: &str, target: &str) -> String {
-    let unit = UNIT.replace("@PROGRAM@", &quoted(program)).replace("@FOLDER@", &quoted(folder));
-    unit.replace("@HOME@", &escaped(home)).replace("@TARGET@", target)
+fn fill(command: &str, home: &str, target: &str) -> String {
+    UNIT.replace("@COMMAND@", command).replace("@HOME@", &escaped(home)).replace("@TARGET@", target)
 }
 
 /// A word as systemd.syntax(7) wants it.
 fn quoted(word: &str) -> String {
     let escaped = escaped(word).replace('$', "$$");
-    if word.chars().all(|c| c.is_ascii_alphanumeric() || "/-_.+".contains(c)) {
+    if word.chars().all(|c| c.is_ascii_alphanumeric() || "/-_.+=:".contains(c)) {
         escaped
     } else {
         format!("\"{escaped}\"")
@@ -195,12 +197,13 @@ mod tests {
 
     #[test]
     fn a_unit_files_words_are_quoted_where_they_need_it() {
-        let unit = fill("/usr/bin/goldsmith", "/srv/my \"own\" 5%", "/home/a b", "default.target");
+        let words = ["/usr/bin/goldsmith", "/srv/my \"own\" 5%", "--s3-endpoint=http://127.0.0.1:9000/"];
+        let unit = fill(&words.map(quoted).join(" "), "/home/a b", "default.target");
         let lines: Vec<&str> =
             unit.lines().filter(|line| ["Exec", "Env", "Wanted"].iter().any(|word| line.starts_with(word))).collect();
         insta::assert_snapshot!(lines.join("\n"), @r#"
         Environment="GOLDSMITH_HOME=/home/a b"
-        ExecStart=/usr/bin/goldsmith scheduler --folder "/srv/my \"own\" 5%%"
+        ExecStart=/usr/bin/goldsmith "/srv/my \"own\" 5%%" --s3-endpoint=http://127.0.0.1:9000/
         ExecReload=/bin/kill -HUP $MAINPID
         WantedBy=default.target
         "#);

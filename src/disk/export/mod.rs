@@ -43,7 +43,7 @@ pub use self::hardware::{Hardware, Place};
 use self::layout::Layout;
 
 use self::piece::{Batch, Piece, Pieces, Reader, Wants};
-use self::sink::Digested;
+use self::sink::{Beginning, Digested};
 use crate::disk::qcow2::{self as sealed, Content};
 
 /// Formats that a disk is exported to.
@@ -241,10 +241,12 @@ pub fn write(disk: Disk<'_>, jobs: Vec<Job>, watch: Watch<'_>) -> Outcome {
         };
         let pieces = queue();
         let digest = scope.spawn(move || sink::content_digest(layout, pieces));
+        let mut beginnings = beginnings(&jobs, layout);
         let mut writers = Vec::new();
         for Job { format, file } in jobs {
-            let pieces = queue();
-            writers.push((format, scope.spawn(move || write_one(disk, format, layout, pieces, file))));
+            let (pieces, beginning) = (queue(), beginnings(format));
+            let write = move || write_one(disk, format, layout, pieces, file, beginning);
+            writers.push((format, scope.spawn(write)));
         }
         let read = feed(content, layout, wants, &queues, watch);
         drop(queues);
@@ -252,6 +254,19 @@ pub fn write(disk: Disk<'_>, jobs: Vec<Job>, watch: Watch<'_>) -> Outcome {
         let written: Vec<_> = writers.into_iter().map(|(format, writer)| (format, joined(writer))).collect();
         first_cause(read, digest, written)
     })
+}
+
+/// Which formats share the digest of what they begin with: a fixed VHD is a raw disk and a little more.
+fn beginnings(jobs: &[Job], layout: &Layout) -> impl FnMut(Format) -> Option<Beginning> + use<> {
+    let is_both = [Format::Raw, Format::VhdFixed].iter().all(|wanted| jobs.iter().any(|job| job.format == *wanted));
+    let (lent, borrowed) = mpsc::channel();
+    let mut lent = is_both.then_some(Beginning::Lent(lent));
+    let mut borrowed = is_both.then_some(Beginning::Borrowed(borrowed, layout.size()));
+    move |format| match format {
+        Format::Raw => lent.take(),
+        Format::VhdFixed => borrowed.take(),
+        _ => None,
+    }
 }
 
 fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, Result<T, Error>>) -> Result<T, Error> {
@@ -331,7 +346,14 @@ fn feed(
     Ok(())
 }
 
-fn write_one(disk: Disk<'_>, format: Format, layout: &Layout, pieces: Pieces, file: File) -> Result<Written, Error> {
+fn write_one(
+    disk: Disk<'_>,
+    format: Format,
+    layout: &Layout,
+    pieces: Pieces,
+    file: File,
+    beginning: Option<Beginning>,
+) -> Result<Written, Error> {
     // Those that know something only at the end go back for it, and are read once more for their digest.
     match format {
         Format::Qcow2 => return qcow2::copy(disk, pieces, file),
@@ -339,9 +361,9 @@ fn write_one(disk: Disk<'_>, format: Format, layout: &Layout, pieces: Pieces, fi
         Format::Ova => return ova::write(disk, layout, pieces, file),
         _ => {}
     }
-    let mut to = Digested::new(file);
+    let mut to = Digested::new(file, beginning);
     write_front_to_back(disk, format, layout, pieces, &mut to)?;
-    Ok(to.finish()?)
+    to.finish()
 }
 
 fn write_front_to_back(

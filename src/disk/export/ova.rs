@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::layout::Layout;
 use super::piece::Pieces;
+use super::sink::BUFFER;
 use super::{Disk, Error, Hardware, Written, small, vmdk};
 use crate::host::file;
 
@@ -28,7 +29,7 @@ pub(super) fn write(disk: Disk<'_>, layout: &Layout, pieces: Pieces, to: File) -
     let path = to.path().to_owned();
     let name = &disk.hardware.name;
     let (description, image, digests) = (format!("{name}.ovf"), format!("{name}-disk1.vmdk"), format!("{name}.mf"));
-    let mut to = Member { file: BufWriter::with_capacity(1 << 18, to), hasher: Sha256::new(), length: 0 };
+    let mut to = Member { file: BufWriter::with_capacity(BUFFER, to), hasher: Sha256::new(), length: 0 };
     let begin = 2 * RECORD + ROOM;
     to.file.seek(SeekFrom::Start(begin))?;
     vmdk::write(layout, pieces, &mut to)?;

@@ -2,9 +2,10 @@
 
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::iter::Peekable;
+use std::sync::mpsc::{Receiver, Sender};
 
 use fs_err::File;
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use super::layout::Layout;
 use super::piece::Pieces;
@@ -19,26 +20,77 @@ pub(super) trait Sink: Write {
 
 static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
 
+/// No more than a cluster: whole ones are written without being copied.
+pub(super) const BUFFER: usize = 1 << 16;
+
 /// A new file, with holes for zeroes, and the SHA-256 of its bytes.
 pub(super) struct Digested {
     file: BufWriter<File>,
-    hasher: Sha256,
+    digest: Digest,
     position: u64,
     /// Zeroes since the last byte.
     hole: u64,
 }
 
+/// A file begins with the very bytes of another, which are digested once for both.
+pub(super) enum Beginning {
+    /// The file is the other's beginning, and lends its digest.
+    Lent(Sender<Sha256>),
+    /// So many bytes of the file are all of the other.
+    Borrowed(Receiver<Sha256>, u64),
+}
+
+enum Digest {
+    Own(Sha256, Option<Sender<Sha256>>),
+    Borrowed {
+        from: Receiver<Sha256>,
+        length: u64,
+        /// What follows the beginning: no more than a format rounds up and adds.
+        rest: Vec<u8>,
+    },
+}
+
+impl Digest {
+    fn update(&mut self, position: u64, bytes: &[u8]) {
+        match self {
+            Self::Own(hasher, _) => hasher.update(bytes),
+            Self::Borrowed { length, rest, .. } => {
+                let before = usize::try_from(length.saturating_sub(position)).unwrap_or(usize::MAX);
+                rest.extend_from_slice(&bytes[before.min(bytes.len())..]);
+            }
+        }
+    }
+
+    fn finish(self) -> Result<String, Error> {
+        let hasher = match self {
+            Self::Own(hasher, None) => hasher,
+            Self::Own(hasher, Some(to)) => {
+                // Who wanted it may have failed.
+                let _unwanted = to.send(hasher.clone());
+                hasher
+            }
+            Self::Borrowed { from, rest, .. } => from.recv().map_err(|_| Error::Cut)?.chain_update(rest),
+        };
+        Ok(hex::encode(hasher.finalize()))
+    }
+}
+
 impl Digested {
     /// `file` is empty.
-    pub(super) fn new(file: File) -> Self {
-        Self { file: BufWriter::with_capacity(1 << 18, file), hasher: Sha256::new(), position: 0, hole: 0 }
+    pub(super) fn new(file: File, beginning: Option<Beginning>) -> Self {
+        let digest = match beginning {
+            None => Digest::Own(Sha256::new(), None),
+            Some(Beginning::Lent(to)) => Digest::Own(Sha256::new(), Some(to)),
+            Some(Beginning::Borrowed(from, length)) => Digest::Borrowed { from, length, rest: Vec::new() },
+        };
+        Self { file: BufWriter::with_capacity(BUFFER, file), digest, position: 0, hole: 0 }
     }
 
     /// What was written.
-    pub(super) fn finish(mut self) -> io::Result<Written> {
+    pub(super) fn finish(mut self) -> Result<Written, Error> {
         self.file.flush()?;
         self.file.get_ref().set_len(self.position)?;
-        Ok(Written { sha256: hex::encode(self.hasher.finalize()), bytes: self.position })
+        Ok(Written { sha256: self.digest.finish()?, bytes: self.position })
     }
 }
 
@@ -49,7 +101,7 @@ impl Write for Digested {
             self.hole = 0;
         }
         let n = self.file.write(bytes)?;
-        self.hasher.update(&bytes[..n]);
+        self.digest.update(self.position, &bytes[..n]);
         self.position += n as u64;
         Ok(n)
     }
@@ -64,10 +116,10 @@ impl Sink for Digested {
         let mut rest = length;
         while rest > 0 {
             let part = &ZEROES[..small(rest.min(ZEROES.len() as u64))?];
-            self.hasher.update(part);
+            self.digest.update(self.position, part);
             rest -= part.len() as u64;
+            self.position += part.len() as u64;
         }
-        self.position += length;
         self.hole += length;
         Ok(())
     }
