@@ -156,6 +156,27 @@ fn a_full_disk_of_the_host_is_named_and_leaves_nothing() {
 }
 
 #[test]
+fn a_checkpoint_that_the_disk_has_no_room_for_is_done_without() {
+    let place = Place::new();
+    let writes = |text: &str| bash("build", &format!("echo {text} | tee -a /etc/marks"));
+    let recipe = place.recipe_of("no-room", &[("room-a", &writes("room-1")), ("room-b", &writes("room-2"))]);
+    place.build(&["--help"]).run().success();
+    // What there is of layers is shared; those that the build makes go to a file system of 40 MB.
+    let small = "set -e; mkdir small own; mount -t tmpfs -o size=40m tmpfs small; \
+                 for layer in \"$1\"/layers/*; do ln -s \"$layer\" small/; done; ln -s ../small own/layers; \
+                 for shared in parents version host; do ln -s \"$1/$shared\" own/; done; shift; \
+                 export GOLDSMITH_HOME=$PWD/own; code=0; \"$@\" || code=$?; \
+                 find small -mindepth 1 -not -type l >&2; umount small; exit $code";
+    let how = if may_make_namespaces(None) { "--map-root-user" } else { "--propagation=unchanged" };
+    let home = place.home().to_string_lossy().into_owned();
+    let words = ["unshare", "--mount", how, "sh", "-c", small, "sh", &home];
+    let ended = Goldsmith::behind(&place, &words, &["build", &recipe.to_string_lossy(), "--no-test"]).run().success();
+    let ended = ended.says("no checkpoint is kept from here on").says("| room-2");
+    assert_eq!(ended.stderr.matches("no checkpoint is kept").count(), 1, "{ended}");
+    assert!(!ended.stderr.contains("small/"), "something is left: {ended}");
+}
+
+#[test]
 fn a_failed_machine_is_kept_when_asked_for() {
     let place = Place::new();
     let recipe = place.recipe("kept", &bash("build", "echo a trace of the failure > /root/evidence.txt; exit 5"));

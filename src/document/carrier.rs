@@ -4,14 +4,13 @@
 //! A document that stands in a block of its own keeps its lines and columns, so that what is wrong with it is found in the
 //! file that it came from. One in a quoted string has places of its own.
 
-use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::Arc;
 
+use super::cloudformation::{Content, Environment, Evaluator, Resource, Template};
 use super::component::Platform;
 use super::decode::{Reader, Strictness};
 use super::diagnostic::Report;
-use super::syntax::{self, Node, Source, Value};
+use super::syntax::{self, Node, Source};
 use crate::store::version::Version;
 
 /// A component document, and what was said of it where it was found.
@@ -36,70 +35,58 @@ pub fn find(source: &Arc<Source>) -> Result<Vec<Found>, Report> {
     if root.get("phases").is_some() || root.get("schemaVersion").is_some() {
         return Ok(itself());
     }
-    let reader = Reader::new(source.clone(), Strictness::Compat);
-    let carrier = Carrier { reader: &reader, variables: variables(&root) };
-    let found = if let Some(resources) = root.get("Resources") {
-        carrier.template(resources)
+    let carrier = Carrier { reader: Reader::new(source.clone(), Strictness::Compat) };
+    let found = if let Some(template) = Template::parse(source)? {
+        let environment = Environment::plausible(&template);
+        let evaluator = Evaluator::new(&template, &environment);
+        let found = carrier.template(&template, &evaluator);
+        evaluator.finish()?;
+        found
     } else if root.get("data").is_some() || root.get("semanticVersion").is_some() {
         carrier.request(&root)
     } else {
         return Ok(itself());
     };
-    reader.finish(Some(found)).map(|(found, _)| found)
+    carrier.reader.finish(Some(found)).map(|(found, _)| found)
 }
 
-/// Values of a template's parameters and of CloudFormation's own.
-fn variables(root: &Node) -> HashMap<String, String> {
-    let own = [
-        ("AWS::AccountId", "123456789012"),
-        ("AWS::Partition", "aws"),
-        ("AWS::Region", "us-east-1"),
-        ("AWS::StackName", "stack"),
-        ("AWS::URLSuffix", "amazonaws.com"),
-    ];
-    let mut variables: HashMap<String, String> = own.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    let Some(Node { value: Value::Mapping(parameters), .. }) = root.get("Parameters") else { return variables };
-    for (name, parameter) in parameters {
-        let Some(name) = name.text() else { continue };
-        let allowed = match parameter.get("AllowedValues").map(|node| &node.value) {
-            Some(Value::Sequence(items)) => items.first().and_then(Node::text),
-            _ => None,
-        };
-        let number = (parameter.get("Type").and_then(Node::text) == Some("Number")).then_some("1");
-        if let Some(value) = parameter.get("Default").and_then(Node::text).or(allowed).or(number) {
-            variables.insert(name.to_owned(), value.to_owned());
-        }
-    }
-    variables
+struct Carrier {
+    reader: Reader,
 }
 
-struct Carrier<'a> {
-    reader: &'a Reader,
-    variables: HashMap<String, String>,
-}
-
-impl Carrier<'_> {
-    fn template(&self, resources: &Node) -> Vec<Found> {
-        let mut found = Vec::new();
-        let Value::Mapping(resources) = &resources.value else { return found };
-        let mut some = false;
-        for (name, resource) in resources {
-            if resource.get("Type").and_then(Node::text) != Some(TYPE) {
-                continue;
-            }
-            some = true;
-            let Some(properties) = resource.get("Properties") else { continue };
-            let path = format!("Resources.{}.Properties.Data", name.text().unwrap_or_default());
-            let platform = properties.get("Platform").and_then(Node::text).and_then(|text| text.parse().ok());
-            match properties.get("Data") {
-                Some(data) => found.extend(self.document(data, &path, platform)),
-                None => self.reader.warning(&name.span, "its document is elsewhere, so it is not checked"),
-            }
-        }
-        if !some {
+impl Carrier {
+    fn template(&self, template: &Template, evaluator: &Evaluator<'_>) -> Vec<Found> {
+        let components: Vec<Resource<'_>> = template.resources().filter(|resource| resource.kind == TYPE).collect();
+        if components.is_empty() {
             self.reader.error(&(0..1), format!("the template has no resource of the type {TYPE}"));
         }
-        found
+        components.into_iter().filter_map(|component| self.component(component, evaluator)).collect()
+    }
+
+    fn component(&self, component: Resource<'_>, evaluator: &Evaluator<'_>) -> Option<Found> {
+        let Some(data) = component.property("Data") else {
+            self.reader.warning(component.span, "its document is elsewhere, so it is not checked");
+            return None;
+        };
+        let platform = component.property("Platform").map(|node| evaluator.value(node));
+        let platform = platform.and_then(|value| value.as_text()?.text.parse().ok());
+        let value = evaluator.value(data);
+        let document = match &value.content {
+            Content::Text(text) => text,
+            // What is wrong was said.
+            Content::Nothing => return None,
+            Content::List(_) | Content::Map(_) => {
+                let message = format!("a text is needed, and this is {}", data.kind());
+                self.reader.error(&value.span, message);
+                return None;
+            }
+        };
+        if let Some(gap) = document.gaps.iter().find(|gap| gap.stand_in == document.text) {
+            self.reader.error(&gap.span, format!("the component's document is not in here: {}", gap.why));
+            return None;
+        }
+        let path = format!("Resources.{}.Properties.Data", component.id);
+        Some(self.found(&document.text, evaluator.block(data), &path, platform))
     }
 
     fn request(&self, root: &Node) -> Vec<Found> {
@@ -120,7 +107,11 @@ impl Carrier<'_> {
             platform.map_err(|problem| self.reader.error(&node.span, problem)).ok()
         });
         match (root.get("data"), root.get("uri")) {
-            (Some(data), None) => self.document(data, "data", platform).into_iter().collect(),
+            (Some(data), None) => {
+                let text = self.reader.text(data, "data");
+                let block = self.reader.source.block(data).map(|(begin, block)| (begin, block.to_owned()));
+                text.map(|text| self.found(&text.value, block, "data", platform)).into_iter().collect()
+            }
             (Some(_), Some(uri)) => {
                 self.reader.error(&uri.span, "a component has either `data` or `uri`, not both");
                 Vec::new()
@@ -132,124 +123,25 @@ impl Carrier<'_> {
         }
     }
 
-    fn document(&self, data: &Node, path: &str, platform: Option<Platform>) -> Option<Found> {
-        let text = match self.text(data, &self.variables) {
-            Ok(text) => text,
-            Err((span, problem)) => {
-                self.reader.error(&span, problem);
-                return None;
-            }
+    /// A document, on the lines that it has in the whole file if it is a block there.
+    fn found(&self, text: &str, block: Option<(usize, String)>, path: &str, platform: Option<Platform>) -> Found {
+        let whole = &self.reader.source;
+        let source = match block {
+            Some((begin, block)) => Source::new(whole.name.clone(), in_place(&whole.text[..begin], &block)),
+            None => Source::new(format!("{}: {path}", whole.name), text),
         };
-        let source = &self.reader.source;
-        let inline_size = Some(text.len());
-        let in_place = self.in_place(data).filter(|_| !self.variables.values().any(|value| value.contains('\n')));
-        let source = match in_place {
-            Some(text) => Source::new(source.name.clone(), text),
-            None => Source::new(format!("{}: {path}", source.name), text),
-        };
-        Some(Found { source, platform, inline_size })
-    }
-
-    /// A document's text on the lines that it has in the whole file, if it is a block there.
-    fn in_place(&self, data: &Node) -> Option<String> {
-        let (node, substitute) = match function(data) {
-            Some(("Sub", operand)) if matches!(operand.value, Value::Scalar(_)) => (operand, true),
-            None => (data, false),
-            _ => return None,
-        };
-        if !matches!(&node.value, Value::Scalar(scalar) if scalar.literal) {
-            return None;
-        }
-        let whole = &self.reader.source.text;
-        // The tag and the mark of a block stand on the line before it.
-        let written = whole.get(node.span.clone())?;
-        let begin = node.span.start + written.find('\n')? + 1;
-        let block = whole.get(begin..node.span.end)?;
-        let block = if substitute { self.substitute(block, &self.variables) } else { block.to_owned() };
-        let mut text = "\n".repeat(whole[..begin].matches('\n').count());
-        for line in block.split_inclusive('\n') {
-            // Indented, it would be no longer the mark of a document's beginning.
-            text.push_str(if line.trim() == "---" { "\n" } else { line });
-        }
-        Some(text)
-    }
-
-    /// What a value comes to.
-    fn text(&self, node: &Node, variables: &HashMap<String, String>) -> Result<String, (Range<usize>, String)> {
-        let Some((name, operand)) = function(node) else {
-            let text = node.text().map(str::to_owned);
-            return text.ok_or_else(|| (node.span.clone(), format!("a text is needed, and this is {}", node.kind())));
-        };
-        let items = match &operand.value {
-            Value::Sequence(items) => items.as_slice(),
-            _ => std::slice::from_ref(operand),
-        };
-        match (name, items) {
-            ("Ref", [name]) => Ok(lookup(name.text().unwrap_or_default(), variables)),
-            ("GetAtt", parts) => Ok(placeholder(&parts.iter().filter_map(Node::text).collect::<Vec<_>>().join("."))),
-            ("Sub", [text]) => Ok(self.substitute(text.text().unwrap_or_default(), variables)),
-            ("Sub", [text, Node { value: Value::Mapping(more), .. }]) => {
-                let mut variables = variables.clone();
-                for (name, value) in more {
-                    let name = name.text().unwrap_or_default();
-                    let value = self.text(value, &variables).unwrap_or_else(|_| placeholder(name));
-                    variables.insert(name.to_owned(), value);
-                }
-                Ok(self.substitute(text.text().unwrap_or_default(), &variables))
-            }
-            ("Join", [delimiter, Node { value: Value::Sequence(parts), .. }]) => {
-                let parts: Result<Vec<String>, _> = parts.iter().map(|part| self.text(part, variables)).collect();
-                Ok(parts?.join(delimiter.text().unwrap_or_default()))
-            }
-            _ => Err((node.span.clone(), format!("what `{name}` gives is known to CloudFormation only"))),
-        }
-    }
-
-    /// `${Name}` by its value, `${!Name}` as `${Name}`.
-    fn substitute(&self, text: &str, variables: &HashMap<String, String>) -> String {
-        let mut result = String::new();
-        let mut rest = text;
-        while let Some((before, behind)) = rest.split_once("${") {
-            result.push_str(before);
-            let Some((name, after)) = behind.split_once('}') else {
-                rest = &rest[before.len()..];
-                break;
-            };
-            match name.strip_prefix('!') {
-                Some(literal) => result.push_str(&format!("${{{literal}}}")),
-                None => result.push_str(&lookup(name.trim(), variables)),
-            }
-            rest = after;
-        }
-        result.push_str(rest);
-        result
+        Found { source, platform, inline_size: Some(text.len()) }
     }
 }
 
-/// A function of CloudFormation's and what it is given, in its long form or as a tag.
-fn function(node: &Node) -> Option<(&str, &Node)> {
-    if let Some(tag) = &node.tag {
-        return Some((tag, node));
+/// A block's text behind as many lines as there are before it.
+fn in_place(before: &str, block: &str) -> String {
+    let mut text = "\n".repeat(before.matches('\n').count());
+    for line in block.split_inclusive('\n') {
+        // Indented, it would be no longer the mark of a document's beginning.
+        text.push_str(if line.trim() == "---" { "\n" } else { line });
     }
-    match &node.value {
-        Value::Mapping(entries) => match entries.as_slice() {
-            [(key, operand)] => {
-                let name = key.text()?;
-                Some((name.strip_prefix("Fn::").or_else(|| (name == "Ref").then_some("Ref"))?, operand))
-            }
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
-fn lookup(name: &str, variables: &HashMap<String, String>) -> String {
-    variables.get(name).cloned().unwrap_or_else(|| placeholder(name))
-}
-
-/// What stands for a value that nobody knows here: its own name, which is a name anywhere.
-fn placeholder(name: &str) -> String {
-    name.replace(|c: char| !c.is_ascii_alphanumeric(), "-")
+    text
 }
 
 /// `^[-_A-Za-z-0-9][-_A-Za-z0-9 ]{1,126}[-_A-Za-z-0-9]$`, as the API has it.
@@ -299,15 +191,18 @@ Resources:
         let phases = root.get("phases").unwrap();
         assert_eq!(all[0].source.position(phases.span.start).line, 17);
         let line = all[0].source.text.lines().nth(21).unwrap();
-        assert_eq!(line.trim(), "inputs: { commands: ['echo ${HOME} us-east-1 Bucket-Arn'] }");
-        assert!(all[0].source.text.contains("timeoutSeconds: 1\n") && all[0].source.text.contains("name: Bucket\n"));
+        assert_eq!(line.trim(), "inputs: { commands: ['echo ${HOME} us-east-1 arn:aws:s3:::replace-me-bucket'] }");
+        assert!(
+            all[0].source.text.contains("timeoutSeconds: 1\n")
+                && all[0].source.text.contains("name: replace-me-bucket\n")
+        );
     }
 
     #[test]
     fn other_forms_of_the_same_are_found() {
         let template = |data: &str| {
             format!(
-                r#"{{"Resources": {{"A": {{"Type": "AWS::ImageBuilder::Component", "Properties": {{"Data": {data}}}}}}}}}"#
+                r#"{{"Parameters": {{"y": {{"Type": "String", "Default": "y"}}}}, "Resources": {{"A": {{"Type": "AWS::ImageBuilder::Component", "Properties": {{"Data": {data}}}}}}}}}"#
             )
         };
         for data in [
@@ -321,7 +216,7 @@ Resources:
             assert_eq!(all[0].source.name, "t.yaml: Resources.A.Properties.Data");
         }
         let problem = find(&Source::new("t.yaml", template(r#"{"Fn::ImportValue": "x"}"#))).unwrap_err();
-        insta::assert_snapshot!(problem, @"t.yaml:1:85: error: what `ImportValue` gives is known to CloudFormation only");
+        insta::assert_snapshot!(problem, @"t.yaml:1:142: error: the component's document is not in here: another stack exports it as `x`");
         insta::assert_snapshot!(find(&Source::new("t.yaml", "Resources: {}")).unwrap_err(), @"t.yaml:1:1: error: the template has no resource of the type AWS::ImageBuilder::Component");
     }
 

@@ -64,6 +64,16 @@ impl Source {
         Ok(Self::new(plain.display().to_string(), text))
     }
 
+    /// A literal block (YAML 1.2.2, section 8.1.2) as it is written, indented, and where its first line begins.
+    pub fn block(&self, node: &Node) -> Option<(usize, &str)> {
+        if !matches!(&node.value, Value::Scalar(scalar) if scalar.literal) {
+            return None;
+        }
+        // The tag and the mark of a block stand on the line before it.
+        let begin = node.span.start + self.text.get(node.span.clone())?.find('\n')? + 1;
+        Some((begin, self.text.get(begin..node.span.end)?))
+    }
+
     /// Where a byte stands.
     pub fn position(&self, offset: usize) -> Position {
         let before = self.text.get(..offset).unwrap_or(&self.text);

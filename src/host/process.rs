@@ -1,7 +1,7 @@
 //! Child processes. Every child of goldsmith is made here.
 //!
 //! A child has a process group of its own, so that Ctrl-C at the terminal reaches goldsmith alone and goldsmith decides;
-//! it dies with us; it reads nothing from our standard input; its messages are in English whatever the user's language
+//! it dies with us, unless it is at its end in a moment; it reads nothing from our standard input; its messages are in English whatever the user's language
 //! (`LC_MESSAGES`, not `LC_ALL`: file names keep their encoding); and what it writes to standard error is kept up to a
 //! bound, so that a noisy child can neither block nor flood an error message.
 
@@ -87,13 +87,21 @@ pub struct Program {
     environment: Vec<(OsString, OsString)>,
     folder: Option<PathBuf>,
     small_pages: bool,
+    outlives_us: bool,
 }
 
 impl Program {
     /// A program by name or path.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         let program = program.as_ref().to_owned();
-        Self { program, arguments: Vec::new(), environment: Vec::new(), folder: None, small_pages: false }
+        Self {
+            program,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            folder: None,
+            small_pages: false,
+            outlives_us: false,
+        }
     }
 
     /// Adds an argument.
@@ -128,6 +136,14 @@ impl Program {
     #[must_use]
     pub fn with_small_pages(mut self, small_pages: bool) -> Self {
         self.small_pages = small_pages;
+        self
+    }
+
+    /// Lets it come to its end when we are killed. It is for what takes but a moment, and killed in its middle would leave
+    /// what it has started waiting for it.
+    #[must_use]
+    pub fn outliving_us(mut self) -> Self {
+        self.outlives_us = true;
         self
     }
 
@@ -192,11 +208,13 @@ impl Program {
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }
-        let (parent, small_pages) = (rustix::process::getpid(), self.small_pages);
+        let (parent, small_pages, outlives_us) = (rustix::process::getpid(), self.small_pages, self.outlives_us);
         // SAFETY: between fork and exec the closure makes a few system calls and allocates nothing.
         unsafe {
             command.pre_exec(move || {
-                set_parent_process_death_signal(Some(Signal::KILL))?;
+                if !outlives_us {
+                    set_parent_process_death_signal(Some(Signal::KILL))?;
+                }
                 if small_pages {
                     rustix::thread::disable_transparent_huge_pages(true)?;
                 }

@@ -87,7 +87,9 @@ impl Isolation {
             }
         }
         let launcher = Launcher { as_root: rustix::process::geteuid().is_root(), resolver: loopback_resolver() };
-        match launcher.wrap(&Program::new("true"), &[], "").run().await {
+        // Between its start and the program's, `pasta` is waited for by a child that would wait for ever; of a machine's, a
+        // recovery finds it by its folder.
+        match launcher.wrap(&Program::new("true"), &[], "").outliving_us().run().await {
             Ok(()) => Self::Isolated(launcher),
             Err(error) => Self::explain(&error),
         }
@@ -224,6 +226,40 @@ mod tests {
         let own = ["127.0.0.53", "169.254.169.254", "::1", "::ffff:127.0.0.1", "fe80::1", "0.0.0.0", "fd00:ec2::254"];
         assert!(own.iter().all(|address| is_hosts_own(&address.parse().unwrap())));
         assert!(!is_hosts_own(&"192.0.2.1".parse().unwrap()));
+    }
+
+    /// Tells [`a_process_that_finds_out`] to do so, and which processes are its.
+    const FINDING_OUT: &str = "GOLDSMITH_TEST_FINDING_OUT";
+
+    #[tokio::test]
+    async fn a_process_that_finds_out() {
+        while std::env::var_os(FINDING_OUT).is_some() {
+            let _found = Isolation::find().await;
+        }
+    }
+
+    #[test]
+    fn whoever_is_killed_while_it_finds_out_leaves_nothing() {
+        let mark = uuid::Uuid::new_v4().to_string();
+        for number in 0..30 {
+            let mut process = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "machine::isolation::tests::a_process_that_finds_out"])
+                .env(FINDING_OUT, &mark)
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            // Another moment each time.
+            std::thread::sleep(std::time::Duration::from_millis(200 + number * 7));
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+        let is_left = |entry: &std::fs::DirEntry| {
+            let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+            String::from_utf8_lossy(&environment).contains(&mark)
+        };
+        let left = || std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| is_left(entry)).count();
+        let looks = (0..300).map(|_| std::thread::sleep(std::time::Duration::from_millis(100)));
+        assert!(looks.into_iter().any(|()| left() == 0), "{} processes are left", left());
     }
 
     #[tokio::test]

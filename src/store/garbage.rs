@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
+use super::lock::{Lock, Seen};
 use super::{Error, Store, layer};
 
 /// Something that can go.
@@ -54,14 +55,10 @@ impl Store {
     pub fn remove(&self, garbage: &[Garbage]) -> Result<(), Error> {
         for item in garbage {
             // Somebody may have begun to use a layer since it was listed.
-            let lock = item.path.join("lock");
-            let _whole = match lock.exists() {
-                true => match self.io(super::Lock::try_take(&lock))? {
-                    Some(whole) => Some(whole),
-                    None => continue,
-                },
-                false => None,
-            };
+            let seen = self.io(Lock::look(&item.path.join("lock")))?;
+            if matches!(seen, Seen::Held) {
+                continue;
+            }
             if item.path.is_dir() {
                 // Without its record a layer is none, whatever happens before the rest is gone.
                 self.io(crate::host::file::remove_if_there(&item.path.join(layer::RECORD)))?;
@@ -125,7 +122,7 @@ impl Store {
         let runs = self.root().join("runs");
         for name in self.names_in(&runs)? {
             let lock = runs.join(name).join(super::run::LOCK);
-            if lock.exists() && self.is_in_use(&lock)? {
+            if self.is_in_use(&lock)? {
                 return Ok(true);
             }
         }
@@ -133,10 +130,7 @@ impl Store {
     }
 
     pub(super) fn is_in_use(&self, lock: &Path) -> Result<bool, Error> {
-        if !lock.exists() {
-            return Ok(false);
-        }
-        Ok(self.io(super::Lock::try_take(lock))?.is_none())
+        Ok(matches!(self.io(Lock::look(lock))?, Seen::Held))
     }
 
     fn note(&self, path: &Path, what: &'static str, garbage: &mut Vec<Garbage>) -> Result<(), Error> {

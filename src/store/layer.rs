@@ -19,6 +19,7 @@ use std::time::SystemTime;
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
+use super::lock::Seen;
 use super::{Error, Lock, Store};
 use crate::host::file;
 
@@ -286,10 +287,11 @@ impl Store {
 fn share_soon(lock: &Path) -> Option<Lock> {
     const ATTEMPTS: u32 = 10;
     for _ in 0..ATTEMPTS {
-        if let Some(lock) = Lock::try_share(lock).ok()? {
-            return Some(lock);
+        match Lock::look_to_share(lock).ok()? {
+            Seen::Free(lock) => return Some(lock),
+            Seen::Held => std::thread::sleep(std::time::Duration::from_millis(2)),
+            Seen::Gone => return None,
         }
-        std::thread::sleep(std::time::Duration::from_millis(2));
     }
     None
 }
@@ -372,6 +374,50 @@ mod tests {
         drop(layer);
         fs_err::remove_dir_all(lower.parent().unwrap()).unwrap();
         assert!(store.layer(&key("2")).unwrap().is_none());
+    }
+
+    /// Builds, and `goldsmith gc`s beside them, each with locks of its own as processes have.
+    #[test]
+    fn no_layer_goes_while_it_is_used_however_many_clear_away() {
+        let (home, store) = store();
+        let builds = std::sync::atomic::AtomicUsize::new(0);
+        let clear_away = || {
+            let store = Store::open(home.path()).unwrap();
+            while builds.load(Ordering::Acquire) < 4 {
+                store.remove(&store.garbage(0).unwrap()).unwrap();
+                let problems = store.recover().unwrap().problems;
+                assert!(problems.is_empty(), "{problems:?}");
+            }
+        };
+        let build = |number: usize| {
+            for round in 0..150 {
+                let lower = format!("lower {}", round % 2);
+                let below = store.layer(&key(&lower)).unwrap().unwrap_or_else(|| {
+                    let layer = made(&store, &lower, None);
+                    layer.keep(0.0).unwrap();
+                    Arc::new(layer)
+                });
+                let upper = format!("upper {number}");
+                let layer = made(&store, &upper, Some(below.clone()));
+                layer.keep(0.0).unwrap();
+                if let Some(found) = store.layer(&key(&upper)).unwrap() {
+                    found.verify().unwrap();
+                }
+                for (layer, disk) in [(&*below, &lower), (&layer, &upper)] {
+                    assert_eq!(fs_err::read_to_string(layer.disk()).unwrap(), format!("disk {disk}"));
+                }
+            }
+            builds.fetch_add(1, Ordering::AcqRel);
+        };
+        std::thread::scope(|scope| {
+            let builds: Vec<_> = (0..4).map(|number| scope.spawn(move || build(number))).collect();
+            let clearing = [scope.spawn(clear_away), scope.spawn(clear_away)];
+            builds.into_iter().for_each(|thread| thread.join().unwrap());
+            clearing.into_iter().for_each(|thread| thread.join().unwrap());
+        });
+        drop(store.recover().unwrap());
+        store.remove(&store.garbage(0).unwrap()).unwrap();
+        assert_eq!(store.names_in(&store.layers()).unwrap(), Vec::<String>::new());
     }
 
     #[test]

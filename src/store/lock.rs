@@ -6,6 +6,17 @@ use std::path::Path;
 use fs_err::File;
 use rustix::fs::FlockOperation;
 
+/// A lock of something that others may remove at any moment.
+#[derive(Debug)]
+pub(super) enum Seen {
+    /// Nobody had it; now it is held.
+    Free(Lock),
+    /// Somebody has it.
+    Held,
+    /// It is not there.
+    Gone,
+}
+
 /// A held lock. Dropping it gives it back.
 #[derive(Debug)]
 pub struct Lock {
@@ -36,6 +47,30 @@ impl Lock {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Self { file })),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The same as [`Self::try_take`], where nothing may be made: a folder that is being removed has to stay empty.
+    pub(super) fn look(path: &Path) -> io::Result<Seen> {
+        Self::look_for(path, FlockOperation::NonBlockingLockExclusive)
+    }
+
+    /// The same as [`Self::try_share`], where nothing may be made.
+    pub(super) fn look_to_share(path: &Path) -> io::Result<Seen> {
+        Self::look_for(path, FlockOperation::NonBlockingLockShared)
+    }
+
+    fn look_for(path: &Path, operation: FlockOperation) -> io::Result<Seen> {
+        use io::ErrorKind::{NotADirectory, NotFound};
+        let file = match File::options().write(true).open(path) {
+            Ok(file) => file,
+            Err(error) if matches!(error.kind(), NotFound | NotADirectory) => return Ok(Seen::Gone),
+            Err(error) => return Err(error),
+        };
+        match rustix::fs::flock(&file, operation) {
+            Ok(()) => Ok(Seen::Free(Self { file })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(Seen::Held),
             Err(error) => Err(error.into()),
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fs_err as fs;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::lock::Lock;
+use super::lock::{Lock, Seen};
 use super::manifest::State;
 use super::version::ImageId;
 use super::{Error, Reservation, Store, layer, run};
@@ -79,7 +79,10 @@ impl Store {
         if !folder.is_dir() || is_layer() || is_just_made(folder) {
             return Ok(());
         }
-        let Some(_held) = Lock::try_take(&folder.join(layer::LOCK))? else { return Ok(()) };
+        let seen = Lock::look(&folder.join(layer::LOCK))?;
+        if matches!(seen, Seen::Held) {
+            return Ok(());
+        }
         // Whoever made it may have finished it in the meantime.
         if is_layer() { Ok(()) } else { file::remove_tree(folder) }
     }
@@ -90,10 +93,16 @@ fn recover_run(folder: &Path) -> io::Result<bool> {
     if folder.join(run::KEPT).exists() {
         return Ok(false);
     }
-    let Some(_held) = Lock::try_take(&folder.join(run::LOCK))? else { return Ok(false) };
+    let seen = Lock::look(&folder.join(run::LOCK))?;
+    if matches!(seen, Seen::Held) || !folder.exists() {
+        return Ok(false);
+    }
     kill_processes_in(folder)?;
-    run::remove_leftovers(folder)?;
-    Ok(true)
+    match run::remove_leftovers(folder) {
+        // Another process recovers, too.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.exists() => Ok(false),
+        removed => removed.map(|()| true),
+    }
 }
 
 /// Whether a folder may belong to somebody who has not locked it yet.

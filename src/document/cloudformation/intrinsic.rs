@@ -30,6 +30,21 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// What a template may well be told: something that is allowed for each parameter without a default, where that is known.
+    pub fn plausible(template: &Template) -> Self {
+        let value = |name: &str| {
+            let parameter = template.section("Parameters", name)?;
+            let allowed = match parameter.get("AllowedValues").map(|node| &node.value) {
+                Some(Written::Sequence(items)) => items.first().and_then(Node::text),
+                _ => None,
+            };
+            let number = (parameter.get("Type").and_then(Node::text) == Some("Number")).then_some("1");
+            let value = allowed.or(number).filter(|_| parameter.get("Default").is_none())?;
+            Some((name.to_owned(), value.to_owned()))
+        };
+        Self { parameters: template.parameters().into_iter().filter_map(value).collect(), ..Self::default() }
+    }
+
     fn region(&self) -> &str {
         self.region.as_deref().unwrap_or("us-east-1")
     }

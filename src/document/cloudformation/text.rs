@@ -106,6 +106,26 @@ impl Evaluator<'_> {
             self.error(span, "`Sub` needs a text");
             return Value { span: span.clone(), content: Content::Nothing };
         };
+        let text = self.substituted(text, node, variables);
+        self.made(span, text)
+    }
+
+    /// A literal block as it is written, indented, with its variables' values where it is `Sub`'s, and where its first line
+    /// begins; none if it is something else, or would have other lines.
+    pub fn block(&self, node: &Node) -> Option<(usize, String)> {
+        let (node, is_substituted) = match Call::of(node) {
+            Some(call) if call.name == "Sub" => (call.operand, true),
+            Some(_) => return None,
+            None => (node, false),
+        };
+        let (begin, block) = self.template.source.block(node)?;
+        let text = if is_substituted { self.substituted(block, node, &[]).text } else { block.to_owned() };
+        let lines = |text: &str| text.matches('\n').count();
+        (lines(&text) == lines(block)).then_some((begin, text))
+    }
+
+    /// A text with its variables' values.
+    fn substituted(&self, text: &str, node: &Node, variables: &[(Node, Node)]) -> Text {
         let mut result = Text::default();
         let mut rest = text;
         while let Some((before, behind)) = rest.split_once("${") {
@@ -136,7 +156,7 @@ impl Evaluator<'_> {
             }
         }
         result.text.push_str(rest);
-        self.made(span, result)
+        result
     }
 
     fn variable(&self, name: &str, variables: &[(Node, Node)], place: &Range<usize>) -> Value {
