@@ -271,9 +271,9 @@ fn show(definition: &Definition, context: &Context) -> Result<(), CliError> {
     runs.retain(|run| run.pipeline == definition.name);
     runs.reverse();
     if context.output.json {
-        let listed = listed(definition, state);
+        let (listed, runs) = (listed(definition, state), summaries(&runs)?);
         return context.output.json(&serde_json::json!({
-            "pipeline": listed, "how": definition.how, "builds": definition.builds, "runs": runs,
+            "pipeline": listed, "recipe": definition.how.recipe, "builds": definition.builds, "runs": runs,
         }));
     }
     for (name, value) in facts(definition, &state) {
@@ -284,6 +284,22 @@ fn show(definition: &Definition, context: &Context) -> Result<(), CliError> {
         show_run(run, context);
     }
     Ok(())
+}
+
+/// A run as `--json` prints it: with its recipe, and not all that the documents say of how it is built. Addresses of proxies
+/// and webhooks are among that, which may hold passwords and end in a CI's log.
+fn summary(run: &Run) -> std::io::Result<serde_json::Value> {
+    let mut summary = serde_json::to_value(run)?;
+    if let Some(fields) = summary.as_object_mut() {
+        fields.remove("how");
+        fields.insert("recipe".to_owned(), serde_json::to_value(&run.how.recipe)?);
+    }
+    Ok(summary)
+}
+
+/// The same of several.
+pub(super) fn summaries(runs: &[Run]) -> std::io::Result<Vec<serde_json::Value>> {
+    runs.iter().map(summary).collect()
 }
 
 /// What a person wants to know of a pipeline.
@@ -356,7 +372,7 @@ async fn start(
     drop(factory);
     let run = ledger.run(&run.id)?.unwrap_or(run);
     if context.output.json {
-        context.output.json(&run)?;
+        context.output.json(&summary(&run)?)?;
     } else {
         show_run(&run, context);
     }
@@ -384,7 +400,7 @@ async fn tick(folder: &FolderArguments, work: &WorkArguments, context: &Context)
     let mut runs = ledger.runs()?;
     runs.retain(|run| run.ended.is_none_or(|ended| ended >= began));
     if context.output.json {
-        context.output.json(&runs)?;
+        context.output.json(&summaries(&runs)?)?;
     } else {
         runs.iter().for_each(|run| show_run(run, context));
     }
@@ -445,7 +461,7 @@ fn cancel(run: &str, context: &Context) -> Result<(), CliError> {
     let ledger = Ledger::new(&context.store()?);
     let run = pipeline::cancel(&ledger, run, Timestamp::now())?;
     if context.output.json {
-        return context.output.json(&run);
+        return context.output.json(&summary(&run)?);
     }
     show_run(&run, context);
     if run.ended.is_none() {

@@ -29,7 +29,7 @@ pub(super) struct Arguments {
 struct Status {
     runs: Vec<RunningRun>,
     /// Runs of pipelines that have not ended.
-    queue: Vec<Run>,
+    queue: Vec<serde_json::Value>,
     /// Pipelines that run by themselves, the next first.
     next: Vec<State>,
     images: Vec<image::Listed>,
@@ -46,7 +46,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<(), CliErr
     pipelines.sort_by_key(|pipeline| pipeline.next_run);
     let status = Status {
         runs: store.running()?,
-        queue,
+        queue: super::pipeline::summaries(&queue)?,
         next: pipelines,
         images: image::listed(&newest, &store)?,
         channels: store.channels()?.iter().map(channel::Listed::from).collect(),
@@ -56,7 +56,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<(), CliErr
     }
     let runs = status.runs.iter().map(|run| format!("{} since {} (process {})", run.purpose, run.since, run.process));
     section("runs", runs.collect(), context);
-    section("queue", status.queue.iter().map(queued).collect(), context);
+    section("queue", queue.iter().map(queued).collect(), context);
     section("next", status.next.iter().take(NEXT).filter_map(coming).collect(), context);
     section("images", if newest.is_empty() { Vec::new() } else { image::lines(&status.images) }, context);
     let channels = if status.channels.is_empty() { Vec::new() } else { channel::rows(&status.channels) };
