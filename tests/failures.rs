@@ -134,6 +134,14 @@ fn a_disk_that_does_not_boot_is_named() {
     let _ended = ended.says("the guest's agent did not answer within 15 s").says("no boot loader");
 }
 
+/// goldsmith, started by a script that may mount: it is given the shared store and goldsmith's command line.
+fn with_own_mounts(place: &Place, script: &str, arguments: &[&str]) -> Goldsmith {
+    // Root needs no user namespace for a mount of its own, and in a chroot gets none.
+    let how = if may_make_namespaces(None) { "--map-root-user" } else { "--propagation=unchanged" };
+    let home = place.home().to_string_lossy().into_owned();
+    Goldsmith::behind(place, &["unshare", "--mount", how, "sh", "-c", script, "sh", &home], arguments)
+}
+
 #[test]
 fn a_full_disk_of_the_host_is_named_and_leaves_nothing() {
     let place = Place::new();
@@ -145,12 +153,7 @@ fn a_full_disk_of_the_host_is_named_and_leaves_nothing() {
                  for shared in parents layers version host; do ln -s \"$1/$shared\" small/home/$shared; done; shift; \
                  export GOLDSMITH_HOME=$PWD/small/home; code=0; \"$@\" || code=$?; \
                  ls small/home/runs small/home/images/host-full/1.0.0/1 >&2; umount small; exit $code";
-    // Root needs no user namespace for a mount of its own, and in a chroot gets none.
-    let how = if may_make_namespaces(None) { "--map-root-user" } else { "--propagation=unchanged" };
-    let words = ["unshare", "--mount", how, "sh", "-c", small, "sh"];
-    let home = place.home().to_string_lossy().into_owned();
-    let words: Vec<&str> = words.into_iter().chain([home.as_str()]).collect();
-    let ended = Goldsmith::behind(&place, &words, &["build", &recipe.to_string_lossy()]).run().fails(1);
+    let ended = with_own_mounts(&place, small, &["build", &recipe.to_string_lossy()]).run().fails(1);
     let ended = ended.says("the host's disk is full").says("goldsmith gc");
     assert!(!ended.stderr.contains("disk.qcow2"), "a disk is left: {ended}");
 }
@@ -167,10 +170,7 @@ fn a_checkpoint_that_the_disk_has_no_room_for_is_done_without() {
                  for shared in parents version host; do ln -s \"$1/$shared\" own/; done; shift; \
                  export GOLDSMITH_HOME=$PWD/own; code=0; \"$@\" || code=$?; \
                  find small -mindepth 1 -not -type l >&2; umount small; exit $code";
-    let how = if may_make_namespaces(None) { "--map-root-user" } else { "--propagation=unchanged" };
-    let home = place.home().to_string_lossy().into_owned();
-    let words = ["unshare", "--mount", how, "sh", "-c", small, "sh", &home];
-    let ended = Goldsmith::behind(&place, &words, &["build", &recipe.to_string_lossy(), "--no-test"]).run().success();
+    let ended = with_own_mounts(&place, small, &["build", &recipe.to_string_lossy(), "--no-test"]).run().success();
     let ended = ended.says("no checkpoint is kept from here on").says("| room-2");
     assert_eq!(ended.stderr.matches("no checkpoint is kept").count(), 1, "{ended}");
     assert!(!ended.stderr.contains("small/"), "something is left: {ended}");

@@ -201,9 +201,12 @@ fn a_scheduler_tells_systemd_what_it_does() {
     scheduler.signal(Signal::TERM);
     hear("STOPPING=1");
     let _ended = scheduler.wait().success().says("stopped");
-    let unit = place.goldsmith(&["scheduler", "--print-unit", "--folder", "."]).run().success();
+    let options = ["--s3-endpoint", "http://127.0.0.1:9000", "--layer-budget", "9GiB"];
+    let words: Vec<&str> = ["scheduler", "--print-unit", "--folder", "."].into_iter().chain(options).collect();
+    let unit = place.goldsmith(&words).run().success();
     let unit = unit.stdout.replace(place.path("").to_string_lossy().trim_end_matches('/'), "PLACE");
-    assert!(unit.contains("scheduler --folder PLACE\n") && unit.contains("GOLDSMITH_HOME=PLACE/home\""), "{unit}");
+    let command = "scheduler --folder PLACE --layer-budget=9GiB --accel=auto --s3-endpoint=http://127.0.0.1:9000";
+    assert!(unit.contains(command) && unit.contains("GOLDSMITH_HOME=PLACE/home\""), "{unit}");
 }
 
 /// As if nobody had looked for a day.

@@ -19,7 +19,7 @@ fuzz_target!(|text: &str| {
     let _references = recipe::decode_references(&source);
     let _base = base_image::decode(&source);
     let _imported = import(&[source.clone()], &Environment::default(), Path::new("nowhere"));
-    let Ok(found) = carrier::find(&source) else { return };
+    let Ok((found, _)) = carrier::find(&source) else { return };
     for found in found {
         for platform in [Platform::Linux, Platform::Windows] {
             let rules = Rules { platform, strictness: Strictness::Strict, inline_size: found.inline_size, ..Rules::default() };

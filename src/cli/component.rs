@@ -119,11 +119,16 @@ struct Verdict {
 /// What is to be said of the documents that a file is or holds.
 fn check(path: &Path, rules: &Rules, platform: Option<Platform>) -> Result<Vec<Verdict>, CliError> {
     let source: Arc<Source> = Source::read(path)?;
-    let found = match carrier::find(&source) {
+    let (found, report) = match carrier::find(&source) {
         Ok(found) => found,
         Err(report) => return Ok(vec![Verdict { name: source.name.clone(), report, valid: false }]),
     };
-    let verdicts = found.into_iter().map(|found| {
+    let of_the_file = (found.is_empty() || !report.diagnostics.is_empty()).then(|| Verdict {
+        name: source.name.clone(),
+        report,
+        valid: true,
+    });
+    let of_documents = found.into_iter().map(|found| {
         let platform = platform.or(found.platform).unwrap_or_default();
         let rules = Rules { platform, inline_size: found.inline_size, ..rules.clone() };
         let name = found.source.name.clone();
@@ -132,7 +137,7 @@ fn check(path: &Path, rules: &Rules, platform: Option<Platform>) -> Result<Vec<V
             Err(report) => Verdict { name, report, valid: false },
         }
     });
-    Ok(verdicts.collect())
+    Ok(of_the_file.into_iter().chain(of_documents).collect())
 }
 
 fn describe(name: &str, path: &Path, valid: bool, report: &Report) -> serde_json::Value {

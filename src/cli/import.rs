@@ -79,7 +79,7 @@ struct NoteEntry<'a> {
 
 pub(super) fn run(arguments: Arguments, context: &Context) -> Result<(), CliError> {
     let Arguments { files, output, parameters, region, account, stack_name, force, strict } = arguments;
-    let environment = Environment { parameters, region, account, stack: stack_name };
+    let environment = Environment { parameters, region, account, stack: stack_name, guesses: false };
     let folder = output.unwrap_or_else(|| default_folder(&files));
     let sources = files.iter().map(|file| Source::read(file)).collect::<Result<Vec<_>, _>>()?;
     let imported = match import::import(&sources, &environment, &folder) {

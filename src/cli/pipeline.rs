@@ -132,12 +132,10 @@ impl WorkArguments {
         program.args(["--quiet", "pipeline", "build"]).args(self.words(context))
     }
 
-    /// The same on another goldsmith's command line.
+    /// The same on another goldsmith's command line, with all that may come from this one's environment.
     pub(super) fn words(&self, context: &Context) -> Vec<String> {
         let budget = format!("--layer-budget={}", context.global.layer_budget);
-        let mut words = vec![budget, format!("--accel={}", self.accel.word())];
-        words.extend(self.services.words());
-        words
+        [budget, format!("--accel={}", self.accel.word())].into_iter().chain(self.services.words()).collect()
     }
 
     /// Works on a store's queue.

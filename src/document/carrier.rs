@@ -27,27 +27,29 @@ pub struct Found {
 /// The type of components in CloudFormation.
 const TYPE: &str = "AWS::ImageBuilder::Component";
 
-/// The component documents that a document is or holds.
-pub fn find(source: &Arc<Source>) -> Result<Vec<Found>, Report> {
-    let itself = || vec![Found { source: source.clone(), platform: None, inline_size: None }];
-    // What is wrong with a document that is none is said where component documents are read.
-    let Ok(root) = syntax::parse(source) else { return Ok(itself()) };
-    if root.get("phases").is_some() || root.get("schemaVersion").is_some() {
-        return Ok(itself());
-    }
+/// The component documents that a document is or holds, and warnings about those that are not in it.
+pub fn find(source: &Arc<Source>) -> Result<(Vec<Found>, Report), Report> {
     let carrier = Carrier { reader: Reader::new(source.clone(), Strictness::Compat) };
+    let itself = vec![Found { source: source.clone(), platform: None, inline_size: None }];
+    // What is wrong with a document that is none is said where component documents are read.
+    let Ok(root) = syntax::parse(source) else { return carrier.reader.finish(Some(itself)) };
+    if root.get("phases").is_some() || root.get("schemaVersion").is_some() {
+        return carrier.reader.finish(Some(itself));
+    }
     let found = if let Some(template) = Template::parse(source)? {
-        let environment = Environment::plausible(&template);
+        let environment = Environment { guesses: true, ..Environment::default() };
         let evaluator = Evaluator::new(&template, &environment);
         let found = carrier.template(&template, &evaluator);
-        evaluator.finish()?;
+        if let Err(report) = evaluator.finish() {
+            carrier.reader.take_over(report);
+        }
         found
     } else if root.get("data").is_some() || root.get("semanticVersion").is_some() {
         carrier.request(&root)
     } else {
-        return Ok(itself());
+        itself
     };
-    carrier.reader.finish(Some(found)).map(|(found, _)| found)
+    carrier.reader.finish(Some(found))
 }
 
 struct Carrier {
@@ -64,17 +66,28 @@ impl Carrier {
     }
 
     fn component(&self, component: Resource<'_>, evaluator: &Evaluator<'_>) -> Option<Found> {
+        let elsewhere = || self.reader.warning(component.span, "its document is elsewhere, so it is not checked");
         let Some(data) = component.property("Data") else {
-            self.reader.warning(component.span, "its document is elsewhere, so it is not checked");
+            elsewhere();
             return None;
         };
         let platform = component.property("Platform").map(|node| evaluator.value(node));
-        let platform = platform.and_then(|value| value.as_text()?.text.parse().ok());
+        // By a guess no document is refused.
+        let platform =
+            platform.and_then(|value| value.as_text().filter(|text| text.gaps.is_empty())?.text.parse().ok());
         let value = evaluator.value(data);
         let document = match &value.content {
             Content::Text(text) => text,
-            // What is wrong was said.
-            Content::Nothing => return None,
+            Content::Nothing if component.property("Uri").is_some() => {
+                elsewhere();
+                return None;
+            }
+            Content::Nothing => {
+                if !evaluator.has_errors() {
+                    self.reader.error(&value.span, "`Data` comes to nothing");
+                }
+                return None;
+            }
             Content::List(_) | Content::Map(_) => {
                 let message = format!("a text is needed, and this is {}", data.kind());
                 self.reader.error(&value.span, message);
@@ -155,7 +168,7 @@ mod tests {
     use super::*;
 
     fn found(text: &str) -> Vec<Found> {
-        find(&Source::new("t.yaml", text)).unwrap()
+        find(&Source::new("t.yaml", text)).unwrap().0
     }
 
     const TEMPLATE: &str = "AWSTemplateFormatVersion: '2010-09-09'
@@ -218,6 +231,32 @@ Resources:
         let problem = find(&Source::new("t.yaml", template(r#"{"Fn::ImportValue": "x"}"#))).unwrap_err();
         insta::assert_snapshot!(problem, @"t.yaml:1:142: error: the component's document is not in here: another stack exports it as `x`");
         insta::assert_snapshot!(find(&Source::new("t.yaml", "Resources: {}")).unwrap_err(), @"t.yaml:1:1: error: the template has no resource of the type AWS::ImageBuilder::Component");
+    }
+
+    #[test]
+    fn what_a_template_does_not_say_is_not_made_up() {
+        let template = |properties: &str| {
+            let parameters = "  P: { Type: String, AllowedValues: [Windows, Linux] }\n  \
+                              S: { Type: AWS::SSM::Parameter::Value<String>, Default: /a }\n  N: { Type: Number }\n";
+            let component = format!("    Type: AWS::ImageBuilder::Component\n    Properties: {{ {properties} }}\n");
+            format!("Parameters:\n{parameters}Resources:\n  A:\n{component}")
+        };
+        let all = found(&template("Platform: !Ref P, Data: !Sub 'x: ${P} ${S} ${N}'"));
+        assert_eq!((all[0].platform, all[0].source.text.as_str()), (None, "x: Windows replace-me-s 1"));
+        // Another program adds resources, and completes others.
+        let made_later = format!("Transform: AWS::Serverless-2016-10-31\n{}", template("Data: !Sub 'x: ${Made.Arn}'"));
+        let made_later = format!("{made_later}  B:\n    Fn::Transform: {{ Name: AWS::Include }}\n");
+        assert_eq!(found(&made_later)[0].source.text, "x: replace-me-made-arn");
+        let elsewhere = find(&Source::new("t.yaml", template("Uri: s3://b/k"))).unwrap();
+        assert!(elsewhere.0.is_empty());
+        insta::assert_snapshot!(elsewhere.1, @"t.yaml:6:3: warning: its document is elsewhere, so it is not checked");
+        let refused = |properties: &str| find(&Source::new("t.yaml", template(properties))).unwrap_err().to_string();
+        insta::assert_snapshot!(refused("Data: !Ref AWS::NoValue"), @"t.yaml:8:25: error: `Data` comes to nothing");
+        insta::assert_snapshot!(refused("Data: !Ref S"), @"t.yaml:8:25: error: the component's document is not in here: the parameter `S` is looked up when the stack is made");
+        insta::assert_snapshot!(refused("Data: [!Ref Nowhere]"), @"
+        t.yaml:8:25: error: a text is needed, and this is a list
+        t.yaml:8:26: error: there is no parameter or resource `Nowhere`
+        ");
     }
 
     #[test]

@@ -74,6 +74,11 @@ impl Reader {
         self.problems.borrow_mut().push(Diagnostic { severity, message, span: span.clone(), help });
     }
 
+    /// Notes what somebody else has found in the document.
+    pub fn take_over(&self, report: Report) {
+        self.problems.borrow_mut().extend(report.diagnostics);
+    }
+
     /// What was read, with warnings; or all that is wrong.
     pub fn finish<T>(self, value: Option<T>) -> Result<(T, Report), Report> {
         let mut diagnostics = self.problems.into_inner();

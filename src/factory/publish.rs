@@ -76,13 +76,15 @@ impl Factory {
         }
         let mut stages = Vec::new();
         let work = self.carry_out(image, &plan, &subject, &journal);
-        let published = self.stage(&mut stages, "publish", work).await;
+        let published = self.stage(&mut stages, "publish", work).await.and_then(|outcomes| {
+            record(image, &plan, &journal, &outcomes)?;
+            Ok(outcomes)
+        });
         let outcomes = published.inspect_err(|error| {
             if is_news {
                 self.tell_unpublished(image, error);
             }
         })?;
-        record(image, &plan, &journal, &outcomes)?;
         if is_news {
             self.tell_published(image, before, &outcomes);
         }

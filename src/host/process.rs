@@ -1,9 +1,9 @@
 //! Child processes. Every child of goldsmith is made here.
 //!
 //! A child has a process group of its own, so that Ctrl-C at the terminal reaches goldsmith alone and goldsmith decides;
-//! it dies with us, unless it is at its end in a moment; it reads nothing from our standard input; its messages are in English whatever the user's language
-//! (`LC_MESSAGES`, not `LC_ALL`: file names keep their encoding); and what it writes to standard error is kept up to a
-//! bound, so that a noisy child can neither block nor flood an error message.
+//! it dies with us, unless it is at its end in a moment; it reads nothing from our standard input; its messages are in
+//! English whatever the user's language (`LC_MESSAGES`, not `LC_ALL`: file names keep their encoding); and what it writes
+//! to standard error is kept up to a bound, so that a noisy child can neither block nor flood an error message.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::ExitStatusExt;

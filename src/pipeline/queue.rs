@@ -102,7 +102,8 @@ pub(super) fn admit(waiting: &[Entry], running: &[Entry], host: &Host) -> Vec<Ve
             Verdict::Wait(why)
         } else if let Some(why) = short(needs, taken, begun, host) {
             // What builds were promised they hardly use all, so this may hold the others up, but not once nothing runs.
-            is_held = needs.memory <= host.memory_available.saturating_add(taken.memory);
+            let promised = taken.memory.saturating_sub(begun.memory);
+            is_held = needs.memory <= host.memory_available.saturating_add(promised);
             Verdict::Wait(why)
         } else {
             Verdict::Begin
@@ -229,6 +230,13 @@ mod tests {
         begins
         begins
         ");
+        let waiting = [entry(2, 1, 1, "b"), entry(7, 1, 1, "a"), entry(1, 1, 1, "c")];
+        insta::assert_snapshot!(shown(&waiting, &[]), @"
+        begins
+        waits for memory: it needs 7GiB, and 4GiB are left
+        begins
+        ");
+        let waiting = [entry(7, 1, 1, "a"), entry(2, 1, 1, "b"), entry(1, 1, 1, "c")];
         insta::assert_snapshot!(shown(&waiting, &[entry(2, 1, 1, "d")]), @"
         waits for memory: it needs 7GiB, and 5632MiB are left
         waits for its turn

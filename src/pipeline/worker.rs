@@ -386,7 +386,7 @@ async fn attend(mut child: Child, stop: &CancellationToken, hear: impl Fn(String
 fn last_words(stderr: &str) -> String {
     let lines: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let from = lines.iter().rposition(|line| line.starts_with("error: ")).unwrap_or(lines.len().saturating_sub(1));
-    let words = lines[from..].join(" ");
+    let words = lines[from..].join("; ");
     words.strip_prefix("error: ").unwrap_or(&words).chars().take(LONGEST_LINE).collect()
 }
 
@@ -397,7 +397,7 @@ mod tests {
     #[test]
     fn an_error_is_noted_with_all_its_lines() {
         let said = "warning: old\nerror: the disk is full\n  what to do: make room\n\n";
-        assert_eq!(last_words(said), "the disk is full what to do: make room");
+        assert_eq!(last_words(said), "the disk is full; what to do: make room");
         assert_eq!(last_words("thread 'main' has overflowed its stack\nfatal runtime error\n"), "fatal runtime error");
         assert_eq!(last_words(""), "");
     }

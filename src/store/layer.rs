@@ -380,10 +380,10 @@ mod tests {
     #[test]
     fn no_layer_goes_while_it_is_used_however_many_clear_away() {
         let (home, store) = store();
-        let builds = std::sync::atomic::AtomicUsize::new(0);
+        let is_over = AtomicBool::new(false);
         let clear_away = || {
             let store = Store::open(home.path()).unwrap();
-            while builds.load(Ordering::Acquire) < 4 {
+            while !is_over.load(Ordering::Acquire) {
                 store.remove(&store.garbage(0).unwrap()).unwrap();
                 let problems = store.recover().unwrap().problems;
                 assert!(problems.is_empty(), "{problems:?}");
@@ -407,13 +407,14 @@ mod tests {
                     assert_eq!(fs_err::read_to_string(layer.disk()).unwrap(), format!("disk {disk}"));
                 }
             }
-            builds.fetch_add(1, Ordering::AcqRel);
         };
         std::thread::scope(|scope| {
             let builds: Vec<_> = (0..4).map(|number| scope.spawn(move || build(number))).collect();
             let clearing = [scope.spawn(clear_away), scope.spawn(clear_away)];
-            builds.into_iter().for_each(|thread| thread.join().unwrap());
-            clearing.into_iter().for_each(|thread| thread.join().unwrap());
+            let built: Vec<_> = builds.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+            is_over.store(true, Ordering::Release);
+            let cleared = clearing.map(std::thread::ScopedJoinHandle::join);
+            assert!(built.into_iter().chain(cleared).all(|ended| ended.is_ok()));
         });
         drop(store.recover().unwrap());
         store.remove(&store.garbage(0).unwrap()).unwrap();

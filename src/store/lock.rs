@@ -9,7 +9,7 @@ use rustix::fs::FlockOperation;
 /// A lock of something that others may remove at any moment.
 #[derive(Debug)]
 pub(super) enum Seen {
-    /// Nobody had it; now it is held.
+    /// It could be had, and is held now.
     Free(Lock),
     /// Somebody has it.
     Held,
@@ -33,22 +33,12 @@ impl Lock {
 
     /// A part of the lock at a path, unless somebody holds all of it. Any number may hold a part at the same time.
     pub fn try_share(path: &Path) -> io::Result<Option<Self>> {
-        let file = open(path)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => Ok(Some(Self { file })),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        Self::now(open(path)?, FlockOperation::NonBlockingLockShared)
     }
 
     /// The lock at a path, unless somebody holds it.
     pub fn try_take(path: &Path) -> io::Result<Option<Self>> {
-        let file = open(path)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Self { file })),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        Self::now(open(path)?, FlockOperation::NonBlockingLockExclusive)
     }
 
     /// The same as [`Self::try_take`], where nothing may be made: a folder that is being removed has to stay empty.
@@ -63,14 +53,17 @@ impl Lock {
 
     fn look_for(path: &Path, operation: FlockOperation) -> io::Result<Seen> {
         use io::ErrorKind::{NotADirectory, NotFound};
-        let file = match File::options().write(true).open(path) {
-            Ok(file) => file,
-            Err(error) if matches!(error.kind(), NotFound | NotADirectory) => return Ok(Seen::Gone),
-            Err(error) => return Err(error),
-        };
+        match File::options().write(true).open(path) {
+            Ok(file) => Ok(Self::now(file, operation)?.map_or(Seen::Held, Seen::Free)),
+            Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(Seen::Gone),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn now(file: File, operation: FlockOperation) -> io::Result<Option<Self>> {
         match rustix::fs::flock(&file, operation) {
-            Ok(()) => Ok(Seen::Free(Self { file })),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(Seen::Held),
+            Ok(()) => Ok(Some(Self { file })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

@@ -99,9 +99,9 @@ fn recover_run(folder: &Path) -> io::Result<bool> {
     }
     kill_processes_in(folder)?;
     match run::remove_leftovers(folder) {
-        // Another process recovers, too.
+        // Whoever removes it as well has counted it.
         Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.exists() => Ok(false),
-        removed => removed.map(|()| true),
+        removed => removed.map(|()| matches!(seen, Seen::Free(_))),
     }
 }
 

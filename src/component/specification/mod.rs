@@ -145,7 +145,7 @@ fn checking_is_quick() {
 fn survive(text: &str) {
     let source = Source::new("c.yaml", text);
     fuzz_condition(&source);
-    let Ok(found) = carrier::find(&source) else { return };
+    let Ok((found, _)) = carrier::find(&source) else { return };
     for found in found {
         for (platform, strictness) in [(Platform::Linux, Strictness::Compat), (Platform::Windows, Strictness::Strict)] {
             let rules = Rules { strictness, platform, inline_size: found.inline_size, ..Rules::default() };

@@ -27,24 +27,12 @@ pub struct Environment {
     pub account: Option<String>,
     /// `AWS::StackName`.
     pub stack: Option<String>,
+    /// Whether parameters that nobody gives are guessed where something is allowed for sure: to check what is in a template,
+    /// and not to use it.
+    pub guesses: bool,
 }
 
 impl Environment {
-    /// What a template may well be told: something that is allowed for each parameter without a default, where that is known.
-    pub fn plausible(template: &Template) -> Self {
-        let value = |name: &str| {
-            let parameter = template.section("Parameters", name)?;
-            let allowed = match parameter.get("AllowedValues").map(|node| &node.value) {
-                Some(Written::Sequence(items)) => items.first().and_then(Node::text),
-                _ => None,
-            };
-            let number = (parameter.get("Type").and_then(Node::text) == Some("Number")).then_some("1");
-            let value = allowed.or(number).filter(|_| parameter.get("Default").is_none())?;
-            Some((name.to_owned(), value.to_owned()))
-        };
-        Self { parameters: template.parameters().into_iter().filter_map(value).collect(), ..Self::default() }
-    }
-
     fn region(&self) -> &str {
         self.region.as_deref().unwrap_or("us-east-1")
     }
@@ -133,6 +121,11 @@ impl<'a> Evaluator<'a> {
         diagnostics.dedup();
         let report = Report { source: self.template.source.clone(), diagnostics };
         if report.has_errors() { Err(report) } else { Ok(()) }
+    }
+
+    /// Whether something was wrong so far.
+    pub fn has_errors(&self) -> bool {
+        !self.problems.borrow().is_empty()
     }
 
     pub(super) fn error(&self, span: &Range<usize>, message: impl Into<String>) {
@@ -325,6 +318,14 @@ impl<'a> Evaluator<'a> {
         if let Some(resource) = self.template.resource(name) {
             return self.reference(resource, span);
         }
+        if self.template.is_made_up_later() {
+            return self.unknown(
+                span,
+                name,
+                format!("`{name}` is none of the template's own"),
+                "put in what it is".to_owned(),
+            );
+        }
         self.error_with_help(
             span,
             format!("there is no parameter or resource `{name}`"),
@@ -339,13 +340,18 @@ impl<'a> Evaluator<'a> {
             Written::Scalar(scalar) => Some(Text { text: scalar.text.clone(), ..written(scalar) }),
             _ => None,
         };
-        let value = given.map(|(_, value)| Text::known(value.as_str())).or_else(default);
+        let guess = || self.environment.guesses.then(|| self.guess(name, parameter, span)).flatten();
+        let value = given.map(|(_, value)| Text::known(value.as_str())).or_else(default).or_else(guess);
         let kind = parameter.get("Type").and_then(Node::text).unwrap_or("String");
         let Some(value) = value else {
             let why = format!("the parameter `{name}` has no default");
             return self.unknown(span, name, why, format!("--parameter {name}=VALUE says it"));
         };
         if kind.starts_with("AWS::SSM::Parameter::Value<") {
+            if self.environment.guesses {
+                let why = format!("the parameter `{name}` is looked up when the stack is made");
+                return self.unknown(span, name, why, "put in what it is".to_owned());
+            }
             // What AWS looks up is the same as where the reference is written out.
             return Value::text(span.clone(), Text::known(format!("{{{{resolve:ssm:{}}}}}", value.text)));
         }
@@ -354,6 +360,16 @@ impl<'a> Evaluator<'a> {
             return Value { span: span.clone(), content: Content::List(parts.collect()) };
         }
         Value::text(span.clone(), value)
+    }
+
+    /// What a parameter may well be.
+    fn guess(&self, name: &str, parameter: &Node, span: &Range<usize>) -> Option<Text> {
+        let allowed = match parameter.get("AllowedValues").map(|node| &node.value) {
+            Some(Written::Sequence(items)) => items.first().and_then(Node::text),
+            _ => None,
+        };
+        let number = (parameter.get("Type").and_then(Node::text) == Some("Number")).then_some("1");
+        Some(self.assumed(span, None, allowed.or(number)?, name, "--parameter"))
     }
 
     /// What is given to parameters has to be for one, and allowed.
@@ -385,6 +401,14 @@ impl<'a> Evaluator<'a> {
             return self.attribute(resource, attribute, span);
         }
         let id = path.split('.').next().unwrap_or(path);
+        if self.template.resource(id).is_none() && self.template.is_made_up_later() {
+            return self.unknown(
+                span,
+                path,
+                format!("`{id}` is none of the template's own"),
+                "put in what it is".to_owned(),
+            );
+        }
         let message = if self.template.resource(id).is_some() {
             format!("which attribute of `{id}` is meant is not said")
         } else {

@@ -95,6 +95,7 @@ impl Template {
         for (name, resource) in fields.all() {
             // `Fn::ForEach` and `Fn::Transform` stand where resources do, and are spoken of where these are imported.
             if !name.value.starts_with("Fn::")
+                && resource.get("Fn::Transform").is_none()
                 && let Some(mut fields) = reader.map(resource, format!("the resource `{}`", name.value))
             {
                 let _kind = fields.require("Type").and_then(|node| reader.text(node, "Type"));
@@ -119,6 +120,11 @@ impl Template {
     pub fn made_later(&self) -> impl Iterator<Item = &Node> {
         let names = entries(self.root.get("Resources")).iter().map(|(name, _)| name);
         names.filter(|name| name.text().is_some_and(|text| text.starts_with("Fn::")))
+    }
+
+    /// Whether there may be resources that are not written in it.
+    fn is_made_up_later(&self) -> bool {
+        !self.transforms().is_empty() || self.made_later().next().is_some()
     }
 
     /// Names of the programs that change the template before it is used.
