@@ -260,11 +260,11 @@ mod tests {
             process.kill().unwrap();
             process.wait().unwrap();
         }
-        let is_left = |entry: &std::fs::DirEntry| {
-            let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        let is_left = |entry: &fs::DirEntry| {
+            let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
             String::from_utf8_lossy(&environment).contains(&mark)
         };
-        let left = || std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| is_left(entry)).count();
+        let left = || fs::read_dir("/proc").unwrap().flatten().filter(|entry| is_left(entry)).count();
         let mut looks = (0..300).map(|_| std::thread::sleep(std::time::Duration::from_millis(100)));
         assert!(looks.any(|()| left() == 0), "{} processes are left", left());
     }

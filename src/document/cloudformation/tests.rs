@@ -179,6 +179,7 @@ fn what_is_given_from_outside_wins() {
         region: Some("cn-north-1".to_owned()),
         account: Some("111122223333".to_owned()),
         stack: Some("prod".to_owned()),
+        guesses: false,
     };
     let shown = |value| shown(value, &environment);
     assert_eq!(
