@@ -10,13 +10,14 @@
 //!        ├──► raw.rs  vmdk.rs  vhd.rs  vhdx.rs  qcow2.rs  zstd.rs  gcp.rs  ova.rs
 //!        │        each a function from pieces, in order, to bytes, front to back
 //!        ▼
-//!     files without their names, and what each of them is              sink.rs
+//!     files without their names, and what each of them is              sink.rs, flush.rs
 //! ```
 //!
 //! `qemu-img convert` reads and inflates the whole disk for each format, and deflates a VMDK on one processor. Here a
 //! sealed cluster's deflate stream, which is already there, is put into a VMDK or a gzip file as it is: it only has to be
 //! inflated for the checksum behind it. Nothing but the queues is kept in memory, whatever the disk's size.
 
+mod flush;
 mod gcp;
 mod hardware;
 mod layout;
@@ -39,6 +40,7 @@ use std::sync::{Arc, mpsc};
 
 use fs_err::File;
 
+use self::flush::Flush;
 pub use self::hardware::{Hardware, Place};
 use self::layout::Layout;
 
@@ -239,6 +241,7 @@ pub fn write(disk: Disk<'_>, jobs: Vec<Job>, watch: Watch<'_>) -> Outcome {
             queues.push(sender);
             Pieces::new(receiver)
         };
+        let flush = Flush::begin(scope, &jobs).map_err(|error| (None, error.into()))?;
         let pieces = queue();
         let digest = scope.spawn(move || sink::content_digest(layout, pieces));
         let mut beginnings = beginnings(&jobs, layout);
@@ -252,6 +255,7 @@ pub fn write(disk: Disk<'_>, jobs: Vec<Job>, watch: Watch<'_>) -> Outcome {
         drop(queues);
         let digest = joined(digest);
         let written: Vec<_> = writers.into_iter().map(|(format, writer)| (format, joined(writer))).collect();
+        flush.end()?;
         first_cause(read, digest, written)
     })
 }
@@ -269,8 +273,10 @@ fn beginnings(jobs: &[Job], layout: &Layout) -> impl FnMut(Format) -> Option<Beg
     }
 }
 
+const PANICKED: &str = "a thread that exports has panicked";
+
 fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, Result<T, Error>>) -> Result<T, Error> {
-    thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread that exports has panicked").into()))
+    thread.join().unwrap_or_else(|_| Err(io::Error::other(PANICKED).into()))
 }
 
 /// Everything that was written, or why not. When one ends early, all others are cut off; only the first is to blame.
