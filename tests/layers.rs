@@ -108,6 +108,19 @@ fn a_build_goes_on_where_one_has_failed() {
     assert_eq!(cached(&third), ["res-a"]);
 }
 
+/// Its firmware keeps variables in a file beside the disk, which no layer has.
+#[test]
+fn a_machine_with_uefi_goes_on_from_its_layers() {
+    let place = Place::new();
+    let look = |text: &str| bash("build", &format!("ls -d /sys/firmware/efi/efivars && echo {text}"));
+    let recipe = place.recipe_of("by-uefi", &[("uef-a", &mark("uefi")), ("uef-b", &look("first"))]);
+    fs_err::write(&recipe, format!("{}machine: {{ firmware: uefi }}\n", read(&recipe))).unwrap();
+    let _made = build(&place, &[]).success();
+    place.write("uef-b.yaml", &format!("schemaVersion: 1.0\nphases:\n{}", look("second")));
+    let last = build(&place, &[]).success().says("| second");
+    assert_eq!(cached(&last), ["uef-a"]);
+}
+
 /// Two builds from one layer, at the same time.
 #[test]
 fn a_restored_machine_knows_the_time_and_is_like_no_other() {

@@ -185,6 +185,9 @@ pub struct Seen {
     pub line: String,
 }
 
+/// What the kernel says when the agent powers off. It lets go of the disk then, and init, which can't be ended, finds it gone.
+const LAST_WORDS: &str = "sysrq: Emergency Remount R/O";
+
 /// Reads a guest's console for signs.
 #[derive(Debug)]
 pub(super) struct Console {
@@ -200,6 +203,9 @@ impl Console {
         let found = signs.clone();
         tokio::spawn(async move {
             while let Some(line) = lines.recv().await {
+                if line.contains(LAST_WORDS) {
+                    return;
+                }
                 let Some(sign) = recognise(Shows::Console, &line) else { continue };
                 // The line itself may show a secret; the console's log has it until the build is over.
                 tracing::warn!(sign = sign.name, "guest's console");
@@ -235,6 +241,22 @@ impl Console {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_a_sign_once_the_power_goes() {
+        let error = "[   29.840025] I/O error, dev vda, sector 325752 op 0x0:(READ)\n";
+        let off = "[   29.787502] sysrq: Emergency Remount R/O\n";
+        let seen = async |text: String| {
+            let folder = tempfile::tempdir().unwrap();
+            let log = folder.path().join("console.log");
+            fs_err::write(&log, text).unwrap();
+            let mut console = Console::follow(&log);
+            let ended = console.panicked.changed();
+            let _waited = tokio::time::timeout(std::time::Duration::from_secs(2), ended).await;
+            console.seen().len()
+        };
+        assert_eq!((seen(format!("{error}{off}")).await, seen(format!("{off}{error}")).await), (1, 0));
+    }
 
     #[test]
     fn every_pattern_compiles() {

@@ -10,13 +10,14 @@
 //!        ├──► raw.rs  vmdk.rs  vhd.rs  vhdx.rs  qcow2.rs  zstd.rs  gcp.rs  ova.rs
 //!        │        each a function from pieces, in order, to bytes, front to back
 //!        ▼
-//!     files without their names, and what each of them is              sink.rs, flush.rs
+//!     files without their names, and what each of them is              sink.rs, behind.rs, flush.rs
 //! ```
 //!
 //! `qemu-img convert` reads and inflates the whole disk for each format, and deflates a VMDK on one processor. Here a
 //! sealed cluster's deflate stream, which is already there, is put into a VMDK or a gzip file as it is: it only has to be
 //! inflated for the checksum behind it. Nothing but the queues is kept in memory, whatever the disk's size.
 
+mod behind;
 mod flush;
 mod gcp;
 mod hardware;
@@ -40,12 +41,13 @@ use std::sync::{Arc, mpsc};
 
 use fs_err::File;
 
+use self::behind::{Behind, Whole};
 use self::flush::Flush;
 pub use self::hardware::{Hardware, Place};
 use self::layout::Layout;
 
 use self::piece::{Batch, Piece, Pieces, Reader, Wants};
-use self::sink::{Beginning, Digested};
+use self::sink::Digested;
 use crate::disk::qcow2::{self as sealed, Content};
 
 /// Formats that a disk is exported to.
@@ -244,11 +246,11 @@ pub fn write(disk: Disk<'_>, jobs: Vec<Job>, watch: Watch<'_>) -> Outcome {
         let flush = Flush::begin(scope, &jobs).map_err(|error| (None, error.into()))?;
         let pieces = queue();
         let digest = scope.spawn(move || sink::content_digest(layout, pieces));
-        let mut beginnings = beginnings(&jobs, layout);
+        let mut whole = Whole::begin(scope, &jobs, layout.size()).map_err(|error| (None, error.into()))?;
         let mut writers = Vec::new();
         for Job { format, file } in jobs {
-            let (pieces, beginning) = (queue(), beginnings(format));
-            let write = move || write_one(disk, format, layout, pieces, file, beginning);
+            let (pieces, behind) = (queue(), whole.of(format));
+            let write = move || write_one(disk, format, layout, pieces, file, behind);
             writers.push((format, scope.spawn(write)));
         }
         let read = feed(content, layout, wants, &queues, watch);
@@ -258,19 +260,6 @@ pub fn write(disk: Disk<'_>, jobs: Vec<Job>, watch: Watch<'_>) -> Outcome {
         flush.end()?;
         first_cause(read, digest, written)
     })
-}
-
-/// Which formats share the digest of what they begin with: a fixed VHD is a raw disk and a little more.
-fn beginnings(jobs: &[Job], layout: &Layout) -> impl FnMut(Format) -> Option<Beginning> + use<> {
-    let is_both = [Format::Raw, Format::VhdFixed].iter().all(|wanted| jobs.iter().any(|job| job.format == *wanted));
-    let (lent, borrowed) = mpsc::channel();
-    let mut lent = is_both.then_some(Beginning::Lent(lent));
-    let mut borrowed = is_both.then_some(Beginning::Borrowed(borrowed, layout.size()));
-    move |format| match format {
-        Format::Raw => lent.take(),
-        Format::VhdFixed => borrowed.take(),
-        _ => None,
-    }
 }
 
 const PANICKED: &str = "a thread that exports has panicked";
@@ -358,7 +347,7 @@ fn write_one(
     layout: &Layout,
     pieces: Pieces,
     file: File,
-    beginning: Option<Beginning>,
+    behind: Option<Behind>,
 ) -> Result<Written, Error> {
     // Those that know something only at the end go back for it, and are read once more for their digest.
     match format {
@@ -367,7 +356,7 @@ fn write_one(
         Format::Ova => return ova::write(disk, layout, pieces, file),
         _ => {}
     }
-    let mut to = Digested::new(file, beginning);
+    let mut to = Digested::new(file, behind);
     write_front_to_back(disk, format, layout, pieces, &mut to)?;
     to.finish()
 }

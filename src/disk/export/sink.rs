@@ -2,11 +2,11 @@
 
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::iter::Peekable;
-use std::sync::mpsc::{Receiver, Sender};
 
 use fs_err::File;
 use sha2::{Digest as _, Sha256};
 
+use super::behind::Behind;
 use super::layout::Layout;
 use super::piece::Pieces;
 use super::{Error, Written, small};
@@ -32,20 +32,11 @@ pub(super) struct Digested {
     hole: u64,
 }
 
-/// A file begins with the very bytes of another, which are digested once for both.
-pub(super) enum Beginning {
-    /// The file is the other's beginning, and lends its digest.
-    Lent(Sender<Sha256>),
-    /// So many bytes of the file are all of the other.
-    Borrowed(Receiver<Sha256>, u64),
-}
-
 enum Digest {
-    Own(Sha256, Option<Sender<Sha256>>),
-    Borrowed {
-        from: Receiver<Sha256>,
-        length: u64,
-        /// What follows the beginning: no more than a format rounds up and adds.
+    Own(Sha256),
+    Behind {
+        behind: Behind,
+        /// What follows the bytes that are digested by somebody else: no more than a format rounds up and adds.
         rest: Vec<u8>,
     },
 }
@@ -53,23 +44,29 @@ enum Digest {
 impl Digest {
     fn update(&mut self, position: u64, bytes: &[u8]) {
         match self {
-            Self::Own(hasher, _) => hasher.update(bytes),
-            Self::Borrowed { length, rest, .. } => {
-                let before = usize::try_from(length.saturating_sub(position)).unwrap_or(usize::MAX);
+            Self::Own(hasher) => hasher.update(bytes),
+            Self::Behind { behind, rest } => {
+                let before = usize::try_from(behind.length.saturating_sub(position)).unwrap_or(usize::MAX);
                 rest.extend_from_slice(&bytes[before.min(bytes.len())..]);
             }
         }
     }
 
+    /// Notes that so many bytes are in the file.
+    fn reach(&self, position: u64) {
+        if let Self::Behind { behind: Behind { progress: Some(progress), length, .. }, .. } = self {
+            // Who reads it may have failed, which shows at the end.
+            let _unheard = progress.send(position.min(*length));
+        }
+    }
+
     fn finish(self) -> Result<String, Error> {
         let hasher = match self {
-            Self::Own(hasher, None) => hasher,
-            Self::Own(hasher, Some(to)) => {
-                // Who wanted it may have failed.
-                let _unwanted = to.send(hasher.clone());
-                hasher
+            Self::Own(hasher) => hasher,
+            Self::Behind { behind, rest } => {
+                drop(behind.progress);
+                behind.digest.recv().map_err(|_| Error::Cut)??.chain_update(rest)
             }
-            Self::Borrowed { from, rest, .. } => from.recv().map_err(|_| Error::Cut)?.chain_update(rest),
         };
         Ok(hex::encode(hasher.finalize()))
     }
@@ -77,12 +74,9 @@ impl Digest {
 
 impl Digested {
     /// `file` is empty.
-    pub(super) fn new(file: File, beginning: Option<Beginning>) -> Self {
-        let digest = match beginning {
-            None => Digest::Own(Sha256::new(), None),
-            Some(Beginning::Lent(to)) => Digest::Own(Sha256::new(), Some(to)),
-            Some(Beginning::Borrowed(from, length)) => Digest::Borrowed { from, length, rest: Vec::new() },
-        };
+    pub(super) fn new(file: File, behind: Option<Behind>) -> Self {
+        let own = || Digest::Own(Sha256::new());
+        let digest = behind.map_or_else(own, |behind| Digest::Behind { behind, rest: Vec::new() });
         Self { file: BufWriter::with_capacity(BUFFER, file), digest, position: 0, hole: 0 }
     }
 
@@ -90,6 +84,7 @@ impl Digested {
     pub(super) fn finish(mut self) -> Result<Written, Error> {
         self.file.flush()?;
         self.file.get_ref().set_len(self.position)?;
+        self.digest.reach(self.position);
         Ok(Written { sha256: self.digest.finish()?, bytes: self.position })
     }
 }
@@ -103,6 +98,9 @@ impl Write for Digested {
         let n = self.file.write(bytes)?;
         self.digest.update(self.position, &bytes[..n]);
         self.position += n as u64;
+        if self.file.buffer().is_empty() {
+            self.digest.reach(self.position);
+        }
         Ok(n)
     }
 

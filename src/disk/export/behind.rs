@@ -1,0 +1,87 @@
+//! The digest of all bytes of a disk, behind their writing.
+//!
+//! A hole costs nothing where it is written, and a second for two GiB where it is digested. Whoever did both would keep all
+//! others waiting, since none may be far ahead of another. So the file is read back, from the kernel's memory as a rule. A
+//! fixed VHD is a raw disk and a little more: where both are written, one is read for both.
+
+use std::io::{self, Read};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::Scope;
+
+use fs_err::File;
+use sha2::{Digest, Sha256};
+
+use super::{Format, Job, small};
+
+/// Bytes that are read at once.
+const CHUNK: u64 = 1 << 18;
+
+/// The files that begin with all bytes of a disk.
+pub(super) struct Whole {
+    size: u64,
+    /// For the file that is read.
+    progress: Option<Sender<u64>>,
+    digests: std::vec::IntoIter<Receiver<io::Result<Sha256>>>,
+}
+
+/// What one of these files gets.
+pub(super) struct Behind {
+    /// How many of its bytes are digested by somebody else.
+    pub(super) length: u64,
+    /// Hears how many bytes are in the file, if it is the one that is read.
+    pub(super) progress: Option<Sender<u64>>,
+    /// Gives the digest of these bytes; nothing if the file that is read is given up.
+    pub(super) digest: Receiver<io::Result<Sha256>>,
+}
+
+impl Whole {
+    /// Begins to read the first such file, if there is one, of a disk of `size` bytes.
+    pub(super) fn begin<'scope>(scope: &'scope Scope<'scope, '_>, jobs: &[Job], size: u64) -> io::Result<Self> {
+        let whole: Vec<&Job> = jobs.iter().filter(|job| is_whole(job.format)).collect();
+        let (senders, receivers): (Vec<_>, Vec<_>) = whole.iter().map(|_| mpsc::channel()).unzip();
+        let mut this = Self { size, progress: None, digests: receivers.into_iter() };
+        if let Some(first) = whole.first() {
+            let file = File::open(first.file.path())?;
+            let (progress, written) = mpsc::channel();
+            this.progress = Some(progress);
+            scope.spawn(move || {
+                let digest = digest(file, size, &written);
+                for sender in senders {
+                    // The one cause is told once; the others hear that it came to nothing.
+                    let one = match &digest {
+                        Ok(digest) => digest.clone().map(Ok),
+                        Err(error) => Some(Err(io::Error::new(error.kind(), error.to_string()))),
+                    };
+                    let _unwanted = one.map(|one| sender.send(one));
+                }
+            });
+        }
+        Ok(this)
+    }
+
+    /// What a file of a format gets; to be asked in the order of the jobs.
+    pub(super) fn of(&mut self, format: Format) -> Option<Behind> {
+        let digest = is_whole(format).then(|| self.digests.next()).flatten()?;
+        Some(Behind { length: self.size, progress: self.progress.take(), digest })
+    }
+}
+
+fn is_whole(format: Format) -> bool {
+    matches!(format, Format::Raw | Format::VhdFixed)
+}
+
+/// Nothing if whoever writes goes away before the end.
+fn digest(mut file: File, size: u64, written: &Receiver<u64>) -> io::Result<Option<Sha256>> {
+    let (mut hasher, mut at, mut chunk) = (Sha256::new(), 0, vec![0; small(CHUNK)?]);
+    while at < size {
+        let Ok(next) = written.recv() else { return Ok(None) };
+        let end = written.try_iter().last().unwrap_or(next);
+        while at < end {
+            let part = &mut chunk[..small((end - at).min(CHUNK))?];
+            file.read_exact(part)?;
+            hasher.update(&part);
+            at += part.len() as u64;
+        }
+    }
+    Ok(Some(hasher))
+}
