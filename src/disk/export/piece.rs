@@ -1,8 +1,8 @@
 //! The clusters of a disk that hold something, made ready on all processors.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use flate2::{Compress, Compression, FlushCompress, Status};
 use zlib_rs::adler32::adler32;
@@ -118,19 +118,16 @@ impl Reader {
             self.offset = offset + Content::CLUSTER;
         }
         let count = clusters.len();
-        let mut clusters = clusters.into_iter();
-        let share = count.div_ceil(self.workers.len());
+        // One cluster may take ten times as long as another, so nobody is given a share beforehand.
+        let clusters = &Mutex::new(clusters.into_iter().enumerate());
         let prepared = std::thread::scope(|scope| {
-            let mut started = Vec::with_capacity(self.workers.len());
-            for worker in &mut self.workers {
-                let share: Vec<Stored> = clusters.by_ref().take(share).collect();
-                started.push(scope.spawn(move || -> Result<Batch, Error> {
-                    share.into_iter().filter_map(|stored| worker.prepare(stored).transpose()).collect()
-                }));
-            }
-            started.into_iter().map(super::joined).collect::<Result<Vec<Batch>, Error>>()
+            let start = |worker| scope.spawn(|| Worker::prepare_all(worker, clusters));
+            let started: Vec<_> = self.workers.iter_mut().map(start).collect();
+            started.into_iter().map(super::joined).collect::<Result<Vec<_>, Error>>()
         })?;
-        Ok((prepared.into_iter().flatten().collect(), count as u64))
+        let mut pieces: Vec<(usize, Shared)> = prepared.into_iter().flatten().collect();
+        pieces.sort_unstable_by_key(|(index, _)| *index);
+        Ok((pieces.into_iter().map(|(_, piece)| piece).collect(), count as u64))
     }
 }
 
@@ -157,6 +154,19 @@ struct Worker {
 impl Worker {
     fn new(size: u64, wants: Wants) -> io::Result<Self> {
         Ok(Self { size, wants, inflater: Inflater::new(), compressor: Compressor::new(ZSTD_LEVEL)? })
+    }
+
+    /// Makes pieces of clusters until none is left; with each comes its place among them.
+    fn prepare_all(
+        &mut self,
+        clusters: &Mutex<impl Iterator<Item = (usize, Stored)>>,
+    ) -> Result<Vec<(usize, Shared)>, Error> {
+        let mut pieces = Vec::new();
+        loop {
+            let next = clusters.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((index, stored)) = next else { return Ok(pieces) };
+            pieces.extend(self.prepare(stored)?.map(|piece| (index, piece)));
+        }
     }
 
     fn prepare(&mut self, stored: Stored) -> Result<Option<Shared>, Error> {
