@@ -47,16 +47,16 @@ pub(super) struct Arguments {
     /// Print the least IAM policy that allows it; with `--undo`, that which allows taking it back too
     #[arg(long, group = "what")]
     policy: bool,
-    #[command(flatten)]
-    services: ServiceArguments,
-    #[command(flatten)]
-    events: EventArguments,
     /// Look for a secret on the whole disk: NAME=env:VARIABLE, NAME=file:PATH or NAME=cmd:COMMAND
     #[arg(long = "secret", value_name = "NAME=SOURCE", value_parser = secret)]
     secrets: Vec<(String, SecretSource)>,
     /// What guests run on
     #[arg(long, value_enum, default_value_t)]
     accel: Accelerator,
+    #[command(flatten)]
+    services: ServiceArguments,
+    #[command(flatten)]
+    events: EventArguments,
     #[command(flatten)]
     site: SiteArguments,
 }

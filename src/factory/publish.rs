@@ -93,8 +93,10 @@ impl Factory {
 
     /// Tells others that a publication ended before it could be said what has become of each place.
     fn tell_unpublished(&self, image: &Image, error: &Error) {
-        let to = if matches!(error, Error::Interrupted) { State::Cancelled } else { State::Failed };
-        self.tell_change(image, State::Distributing, to, Some(one_line(error)), None);
+        if matches!(error, Error::Interrupted) {
+            return self.tell_change(image, State::Distributing, State::Cancelled, Some(one_line(error)), None);
+        }
+        self.tell_not_published(image, one_line(error), Vec::new());
     }
 
     /// Tells others how a publication ended. Here the image stays as it was; to them, one that did not arrive has failed.
@@ -108,6 +110,10 @@ impl Factory {
             return self.tell_change(image, State::Distributing, before, None, None);
         }
         let reason = format!("{} of {} places were not published to", region_failures.len(), outcomes.len());
+        self.tell_not_published(image, reason, region_failures);
+    }
+
+    fn tell_not_published(&self, image: &Image, reason: String, region_failures: Vec<RegionFailure>) {
         let context = FailureContext {
             image_status: State::Distributing.to_string(),
             failed_step: Some("publish".to_owned()),

@@ -22,11 +22,11 @@ use crate::pipeline::{self, Definition, Ledger, Seen, Until};
 pub(super) struct Arguments {
     #[command(flatten)]
     folder: FolderArguments,
-    #[command(flatten)]
-    work: WorkArguments,
     /// Print a unit file for systemd that starts it with this folder, store and options, and do nothing else
     #[arg(long)]
     print_unit: bool,
+    #[command(flatten)]
+    work: WorkArguments,
 }
 
 const UNIT: &str = include_str!("goldsmith-scheduler.service");

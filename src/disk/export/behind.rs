@@ -5,7 +5,7 @@
 //! fixed VHD is a raw disk and a little more: where both are written, one is read for both.
 
 use std::io::{self, Read};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
 use std::thread::Scope;
 
 use fs_err::File;
@@ -20,7 +20,7 @@ const CHUNK: u64 = 1 << 18;
 pub(super) struct Whole {
     size: u64,
     /// For the file that is read.
-    progress: Option<Sender<u64>>,
+    progress: Option<SyncSender<u64>>,
     digests: std::vec::IntoIter<Receiver<io::Result<Sha256>>>,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct Behind {
     /// How many of its bytes are digested by somebody else.
     pub(super) length: u64,
     /// Hears how many bytes are in the file, if it is the one that is read.
-    pub(super) progress: Option<Sender<u64>>,
+    pub(super) progress: Option<SyncSender<u64>>,
     /// Gives the digest of these bytes; nothing if the file that is read is given up.
     pub(super) digest: Receiver<io::Result<Sha256>>,
 }
@@ -42,12 +42,13 @@ impl Whole {
         let mut this = Self { size, progress: None, digests: receivers.into_iter() };
         if let Some(first) = whole.first() {
             let file = File::open(first.file.path())?;
-            let (progress, written) = mpsc::channel();
+            // A place that finds no room is made up for by the next.
+            let (progress, written) = mpsc::sync_channel(1);
             this.progress = Some(progress);
             scope.spawn(move || {
                 let digest = digest(file, size, &written);
                 for sender in senders {
-                    // The one cause is told once; the others hear that it came to nothing.
+                    // Where there is nothing to tell, the file was given up.
                     let one = match &digest {
                         Ok(digest) => digest.clone().map(Ok),
                         Err(error) => Some(Err(io::Error::new(error.kind(), error.to_string()))),
@@ -72,16 +73,18 @@ fn is_whole(format: Format) -> bool {
 
 /// Nothing if whoever writes goes away before the end.
 fn digest(mut file: File, size: u64, written: &Receiver<u64>) -> io::Result<Option<Sha256>> {
-    let (mut hasher, mut at, mut chunk) = (Sha256::new(), 0, vec![0; small(CHUNK)?]);
+    let (mut hasher, mut at, mut end, mut chunk) = (Sha256::new(), 0, 0, vec![0; small(CHUNK)?]);
     while at < size {
-        let Ok(next) = written.recv() else { return Ok(None) };
-        let end = written.try_iter().last().unwrap_or(next);
-        while at < end {
-            let part = &mut chunk[..small((end - at).min(CHUNK))?];
-            file.read_exact(part)?;
-            hasher.update(&part);
-            at += part.len() as u64;
+        let news = if at < end { written.try_recv() } else { written.recv().map_err(TryRecvError::from) };
+        match news {
+            Ok(next) => end = next,
+            Err(TryRecvError::Disconnected) if end < size => return Ok(None),
+            Err(_) => {}
         }
+        let part = &mut chunk[..small((end - at).min(CHUNK))?];
+        file.read_exact(part)?;
+        hasher.update(&part);
+        at += part.len() as u64;
     }
     Ok(Some(hasher))
 }

@@ -55,8 +55,8 @@ impl Digest {
     /// Notes that so many bytes are in the file.
     fn reach(&self, position: u64) {
         if let Self::Behind { behind: Behind { progress: Some(progress), length, .. }, .. } = self {
-            // Who reads it may have failed, which shows at the end.
-            let _unheard = progress.send(position.min(*length));
+            // The next place says more, and the last is told at the end.
+            let _unheard = progress.try_send(position.min(*length));
         }
     }
 
@@ -64,7 +64,8 @@ impl Digest {
         let hasher = match self {
             Self::Own(hasher) => hasher,
             Self::Behind { behind, rest } => {
-                drop(behind.progress);
+                // Who reads the file may have failed, which the digest says.
+                let _unheard = behind.progress.map(|progress| progress.send(behind.length));
                 behind.digest.recv().map_err(|_| Error::Cut)??.chain_update(rest)
             }
         };
@@ -84,7 +85,6 @@ impl Digested {
     pub(super) fn finish(mut self) -> Result<Written, Error> {
         self.file.flush()?;
         self.file.get_ref().set_len(self.position)?;
-        self.digest.reach(self.position);
         Ok(Written { sha256: self.digest.finish()?, bytes: self.position })
     }
 }

@@ -94,7 +94,7 @@ impl Factory {
                 uses.entry(id.clone()).or_default().push("a running machine or command".to_owned());
             }
             if below.contains(&image.disk()) {
-                uses.entry(id).or_default().push("a layer, until `goldsmith gc` gives it back".to_owned());
+                uses.entry(id).or_default().push("a layer, until `goldsmith gc --all` gives it back".to_owned());
             }
         }
         Ok(uses)
