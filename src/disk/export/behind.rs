@@ -1,14 +1,16 @@
 //! The digest of all bytes of a disk, behind their writing.
 //!
 //! A hole costs nothing where it is written, and a second for two GiB where it is digested. Whoever did both would keep all
-//! others waiting, since none may be far ahead of another. So the file is read back, from the kernel's memory as a rule. A
-//! fixed VHD is a raw disk and a little more: where both are written, one is read for both.
+//! others waiting, since none may be far ahead of another. So the file is read back, from the kernel's memory as a rule, and
+//! its holes are not. A fixed VHD is a raw disk and a little more: where both are written, one is read for both.
 
-use std::io::{self, Read};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
 use std::thread::Scope;
 
 use fs_err::File;
+use rustix::fs::SeekFrom;
 use sha2::{Digest, Sha256};
 
 use super::{Format, Job, small};
@@ -72,7 +74,7 @@ fn is_whole(format: Format) -> bool {
 }
 
 /// Nothing if whoever writes goes away before the end.
-fn digest(mut file: File, size: u64, written: &Receiver<u64>) -> io::Result<Option<Sha256>> {
+fn digest(file: File, size: u64, written: &Receiver<u64>) -> io::Result<Option<Sha256>> {
     let (mut hasher, mut at, mut end, mut chunk) = (Sha256::new(), 0, 0, vec![0; small(CHUNK)?]);
     while at < size {
         let news = if at < end { written.try_recv() } else { written.recv().map_err(TryRecvError::from) };
@@ -81,10 +83,27 @@ fn digest(mut file: File, size: u64, written: &Receiver<u64>) -> io::Result<Opti
             Err(TryRecvError::Disconnected) if end < size => return Ok(None),
             Err(_) => {}
         }
-        let part = &mut chunk[..small((end - at).min(CHUNK))?];
-        file.read_exact(part)?;
+        // What is read of a hole takes memory of the kernel's, page by page, as data does.
+        let data = after(&file, SeekFrom::Data(at), end)?;
+        let (until, is_hole) = if data > at { (data, true) } else { (after(&file, SeekFrom::Hole(at), end)?, false) };
+        let part = &mut chunk[..small((until - at).min(CHUNK))?];
+        if is_hole {
+            part.fill(0)
+        } else {
+            file.file().read_exact_at(part, at)?
+        }
         hasher.update(&part);
         at += part.len() as u64;
     }
     Ok(Some(hasher))
+}
+
+/// Where data or a hole begins next, at the latest at `end`.
+fn after(file: &File, what: SeekFrom, end: u64) -> io::Result<u64> {
+    match rustix::fs::seek(file, what) {
+        Ok(place) => Ok(place.min(end)),
+        // lseek(2): there is none up to the file's end.
+        Err(rustix::io::Errno::NXIO) => Ok(end),
+        Err(error) => Err(error.into()),
+    }
 }
