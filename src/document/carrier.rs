@@ -36,7 +36,8 @@ pub fn find(source: &Arc<Source>) -> Result<(Vec<Found>, Report), Report> {
     if root.get("phases").is_some() || root.get("schemaVersion").is_some() {
         return carrier.reader.finish(Some(itself));
     }
-    let found = if let Some(template) = Template::parse(source)? {
+    let found = if Template::is_one(&root) {
+        let template = Template::of(source, root)?;
         let environment = Environment { guesses: true, ..Environment::default() };
         let evaluator = Evaluator::new(&template, &environment);
         let found = carrier.template(&template, &evaluator);

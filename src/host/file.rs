@@ -101,7 +101,6 @@ pub fn digest<D: Digest>(path: &Path) -> io::Result<String> {
 /// SHA-256 of what is in a file and where, in hexadecimal: blocks of zeroes are left out, whether they are holes or not,
 /// so that the memory of a machine is not read where nothing was ever written. No other program computes this.
 pub fn sha256_of_sparse(path: &Path) -> io::Result<String> {
-    use rustix::fs::SeekFrom;
     const BLOCK: u64 = 64 << 10;
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
@@ -109,13 +108,11 @@ pub fn sha256_of_sparse(path: &Path) -> io::Result<String> {
     let mut buffer = vec![0; usize::try_from(BLOCK).unwrap_or(1)];
     let mut at = 0;
     while at < length {
-        match rustix::fs::seek(&file, SeekFrom::Data(at)) {
-            Ok(data) => at = data / BLOCK * BLOCK,
-            // Nothing but a hole is left.
-            Err(rustix::io::Errno::NXIO) => break,
-            // A file system that does not know: everything is data.
-            Err(_) => {}
+        let data = next_data(&file, at, length);
+        if data == length {
+            break;
         }
+        at = data / BLOCK * BLOCK;
         file.seek(io::SeekFrom::Start(at))?;
         let mut filled = 0;
         while filled < buffer.len() {
@@ -134,6 +131,22 @@ pub fn sha256_of_sparse(path: &Path) -> io::Result<String> {
     Ok(hex::encode(hasher.finalize()))
 }
 
+/// Where data begins from `at` on, or `end` if there is but a hole before it. Where a file system does not know, everything is
+/// data.
+pub fn next_data(file: &File, at: u64, end: u64) -> u64 {
+    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {
+        Ok(data) => data.min(end),
+        // lseek(2): nothing but a hole is left.
+        Err(rustix::io::Errno::NXIO) => end,
+        Err(_) => at,
+    }
+}
+
+/// Where the data ends that there is at `at`, at the latest at `end`.
+pub fn next_hole(file: &File, at: u64, end: u64) -> u64 {
+    rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(at)).map_or(end, |hole| hole.min(end))
+}
+
 /// Gives a file another place, on another file system too. Holes stay holes.
 pub fn relocate(from: &Path, to: &Path) -> io::Result<()> {
     match fs_err::rename(from, to) {
@@ -147,7 +160,6 @@ pub fn relocate(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Copies what is in a file and where, and its permissions.
 fn copy_data(from: &Path, to: &Path) -> io::Result<()> {
-    use rustix::fs::SeekFrom;
     let mut source = File::open(from)?;
     let mut target = File::create(to)?;
     let length = source.metadata()?.len();
@@ -155,12 +167,8 @@ fn copy_data(from: &Path, to: &Path) -> io::Result<()> {
     target.set_len(length)?;
     let mut at = 0;
     while at < length {
-        let data = match rustix::fs::seek(&source, SeekFrom::Data(at)) {
-            Ok(data) => data,
-            Err(rustix::io::Errno::NXIO) => break,
-            Err(error) => return Err(named("read", from, &error.into())),
-        };
-        let end = rustix::fs::seek(&source, SeekFrom::Hole(data))?;
+        let data = next_data(&source, at, length);
+        let end = next_hole(&source, data, length);
         source.seek(io::SeekFrom::Start(data))?;
         target.seek(io::SeekFrom::Start(data))?;
         io::copy(&mut (&mut source).take(end - data), &mut target)?;

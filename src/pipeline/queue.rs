@@ -265,7 +265,8 @@ mod tests {
             // With nothing running, whatever fits by itself lets something begin, whatever waits before it.
             let fits = |(at, entry): (usize, &Entry)| {
                 let is_first = waiting[..at].iter().all(|before| before.group != entry.group);
-                is_first && entry.needs.memory <= HOST.memory_available && short_of_disk(&entry.needs, Needs::default(), &HOST).is_none()
+                let has_disk = short_of_disk(&entry.needs, Needs::default(), &HOST).is_none();
+                is_first && has_disk && entry.needs.memory <= HOST.memory_available
             };
             prop_assert!(!waiting.iter().enumerate().any(fits) || !begun.is_empty());
         }

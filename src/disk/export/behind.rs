@@ -10,10 +10,10 @@ use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
 use std::thread::Scope;
 
 use fs_err::File;
-use rustix::fs::SeekFrom;
 use sha2::{Digest, Sha256};
 
 use super::{Format, Job, small};
+use crate::host::file;
 
 /// Bytes that are read at once.
 const CHUNK: u64 = 1 << 18;
@@ -84,8 +84,8 @@ fn digest(file: File, size: u64, written: &Receiver<u64>) -> io::Result<Option<S
             Err(_) => {}
         }
         // What is read of a hole takes memory of the kernel's, page by page, as data does.
-        let data = after(&file, SeekFrom::Data(at), end)?;
-        let (until, is_hole) = if data > at { (data, true) } else { (after(&file, SeekFrom::Hole(at), end)?, false) };
+        let data = file::next_data(&file, at, end);
+        let (until, is_hole) = if data > at { (data, true) } else { (file::next_hole(&file, at, end), false) };
         let part = &mut chunk[..small((until - at).min(CHUNK))?];
         if is_hole {
             part.fill(0)
@@ -96,14 +96,4 @@ fn digest(file: File, size: u64, written: &Receiver<u64>) -> io::Result<Option<S
         at += part.len() as u64;
     }
     Ok(Some(hasher))
-}
-
-/// Where data or a hole begins next, at the latest at `end`.
-fn after(file: &File, what: SeekFrom, end: u64) -> io::Result<u64> {
-    match rustix::fs::seek(file, what) {
-        Ok(place) => Ok(place.min(end)),
-        // lseek(2): there is none up to the file's end.
-        Err(rustix::io::Errno::NXIO) => Ok(end),
-        Err(error) => Err(error.into()),
-    }
 }

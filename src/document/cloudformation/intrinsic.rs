@@ -261,6 +261,11 @@ impl<'a> Evaluator<'a> {
         Value::text(span.clone(), Text { gaps: vec![gap], ..Text::known(stand_in) })
     }
 
+    /// A value of what another program adds to the template.
+    fn others(&self, id: &str, path: &str, span: &Range<usize>) -> Value {
+        self.unknown(span, path, format!("`{id}` is none of the template's own"), "put in what it is".to_owned())
+    }
+
     fn assumed(&self, span: &Range<usize>, given: Option<&str>, otherwise: &str, name: &str, option: &str) -> Text {
         if let Some(given) = given {
             return Text::known(given);
@@ -319,12 +324,7 @@ impl<'a> Evaluator<'a> {
             return self.reference(resource, span);
         }
         if self.template.is_made_up_later() {
-            return self.unknown(
-                span,
-                name,
-                format!("`{name}` is none of the template's own"),
-                "put in what it is".to_owned(),
-            );
+            return self.others(name, name, span);
         }
         self.error_with_help(
             span,
@@ -402,12 +402,7 @@ impl<'a> Evaluator<'a> {
         }
         let id = path.split('.').next().unwrap_or(path);
         if self.template.resource(id).is_none() && self.template.is_made_up_later() {
-            return self.unknown(
-                span,
-                path,
-                format!("`{id}` is none of the template's own"),
-                "put in what it is".to_owned(),
-            );
+            return self.others(id, path, span);
         }
         let message = if self.template.resource(id).is_some() {
             format!("which attribute of `{id}` is meant is not said")

@@ -66,13 +66,20 @@ impl Template {
     /// Reads a template; none if a document is something else.
     pub fn parse(source: &Arc<Source>) -> Result<Option<Self>, Report> {
         let root = syntax::parse(source)?;
-        if root.get("Resources").is_none() && root.get("AWSTemplateFormatVersion").is_none() {
-            return Ok(None);
-        }
+        if Self::is_one(&root) { Self::of(source, root).map(Some) } else { Ok(None) }
+    }
+
+    /// Whether a document is a template.
+    pub fn is_one(root: &Node) -> bool {
+        root.get("Resources").is_some() || root.get("AWSTemplateFormatVersion").is_some()
+    }
+
+    /// The same of a document that [is one](Self::is_one) and was read already.
+    pub fn of(source: &Arc<Source>, root: Node) -> Result<Self, Report> {
         let template = Self { source: source.clone(), root };
         let reader = Reader::new(source.clone(), Strictness::Compat);
         template.check(&reader);
-        reader.finish(Some(template)).map(|(template, _)| Some(template))
+        reader.finish(Some(template)).map(|(template, _)| template)
     }
 
     fn check(&self, reader: &Reader) {
