@@ -354,6 +354,39 @@ distributions:
 }
 
 #[test]
+fn an_upload_that_was_given_up_begins_anew() {
+    let (place, image, content) = subject("given-up/1.0.0/1");
+    let aws = Aws::start();
+    let document = place.write(
+        "given-up.yaml",
+        "
+name: given-up
+distributions:
+  - region: eu-west-1
+    road: import-snapshot
+    importBucket: { s3Bucket: incoming-west }
+    amiDistributionConfiguration: { name: imported }
+",
+    );
+    // While parts are sent, and when nothing but the end is missing.
+    let mut more: &[&str] = &[];
+    for action in ["UploadPart", "CompleteMultipartUpload"] {
+        aws.cloud.fail(action, None, 1, Fault::Refused("AccessDenied"));
+        let failed = aws.publish(&place, &image, &document, more).run().fails(6);
+        assert!(failed.stderr.contains(action), "{}", failed.stderr);
+        assert_eq!(aws.cloud.unfinished_uploads(), 1);
+        aws.cloud.give_up_uploads();
+        more = &["--resume"];
+    }
+    let finished = aws.publish(&place, &image, &document, more).run().success();
+    let object = "s3://incoming-west/given-up-1.0.0-1-";
+    let note = finished.stderr.lines().find(|line| line.contains(object) && line.contains("from its beginning"));
+    assert!(note.is_some_and(|note| note.contains("NoSuchUpload")), "{}", finished.stderr);
+    aws.assert_holds(OURS, "eu-west-1", &aws.only_image(OURS, "eu-west-1"), &content);
+    assert_eq!((aws.cloud.unfinished_uploads(), aws.cloud.objects()), (0, Vec::new()));
+}
+
+#[test]
 fn a_region_that_fails_stops_no_other_and_answers_may_be_lost() {
     let (place, image, content) = subject("faults/1.0.0/1");
     let aws = Aws::start();

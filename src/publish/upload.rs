@@ -42,20 +42,38 @@ pub(super) async fn write(
     object: &Object,
     format: Format,
 ) -> Result<(), Error> {
-    let journal = publication.journal;
-    let entry = journal.step(step)?;
-    let id = match entry.made {
-        Some(Made::Upload { id, .. }) => id,
-        _ => begin(publication, region, step, object).await?,
-    };
-    let to = Upload { bucket: &object.bucket, key: &object.key, id: &id };
+    let entry = publication.journal.step(step)?;
+    if let Some(Made::Upload { id, .. }) = entry.made {
+        match send_all(publication, region, step, (object, &id, entry.parts), format).await {
+            // AWS or somebody has given the upload up, and the parts that were sent are gone.
+            Err(Error::Aws(error)) if error.is_not_found() => {
+                let text = format!("{error}: {object} is uploaded again, from its beginning");
+                publication.tell(Event::Note { place: step.place.clone(), text });
+                publication.journal.step_anew(step)?;
+            }
+            ended => return ended,
+        }
+    }
+    let id = begin(publication, region, step, object).await?;
+    send_all(publication, region, step, (object, &id, Vec::new()), format).await
+}
+
+/// Sends all parts of an upload but those that are known to have arrived, and makes the object of them.
+async fn send_all(
+    publication: &Publication<'_>,
+    region: &Region,
+    step: &StepName,
+    (object, id, known): (&Object, &str, Vec<Part>),
+    format: Format,
+) -> Result<(), Error> {
+    let to = Upload { bucket: &object.bucket, key: &object.key, id };
     let _turn = publication.memory.stream().await?;
     let source = publication.source(format).await?;
     let total = source.bytes();
     let part_size = PART.max(total.div_ceil(MOST_PARTS).next_multiple_of(1 << 20));
     let (parts, mut queue) = mpsc::channel(1);
     let done = Arc::new(AtomicU64::new(0));
-    let sender = Sender { publication, region, step, to, known: entry.parts, done: done.clone(), total };
+    let sender = Sender { publication, region, step, to, known, done: done.clone(), total };
     let is_wanted = parts.clone();
     let memory = (publication.memory.clone(), Handle::current());
     let writer = tokio::task::spawn_blocking(move || {
@@ -70,22 +88,14 @@ pub(super) async fn write(
     loop {
         tokio::select! {
             Some(part) = queue.recv(), if under_way.len() < AT_ONCE => under_way.push_back(sender.send(part)),
-            Some(sent) = under_way.next() => match sent {
-                Ok(part) => arrived.push(part),
-                // The parts that were sent before are gone: AWS or somebody has given the upload up.
-                Err(Error::Aws(error)) if error.is_not_found() => {
-                    journal.step_anew(step)?;
-                    return Err(error.into());
-                }
-                Err(error) => return Err(error),
-            },
+            Some(sent) = under_way.next() => arrived.push(sent?),
             else => break,
         }
     }
     drop((under_way, queue));
     let (bytes, sha256) = writer.await.map_err(io::Error::other)??;
     complete(region, to, object, &arrived, bytes).await?;
-    Ok(journal.note_made(step, Made::Object { object: object.clone(), bytes, sha256 })?)
+    Ok(publication.journal.note_made(step, Made::Object { object: object.clone(), bytes, sha256 })?)
 }
 
 /// Sends parts.

@@ -58,7 +58,8 @@ mod sts;
 mod tests;
 mod world;
 
-use std::path::Path;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -289,9 +290,20 @@ impl Cloud {
 
     /// How many uploads in parts were begun and neither completed nor aborted.
     pub(crate) fn unfinished_uploads(&self) -> usize {
-        let names = fs_err::read_dir(self.world.s3()).unwrap().map(|entry| entry.unwrap().file_name());
-        let names = names.filter_map(|name| name.into_string().ok());
-        names.filter(|name| name.starts_with(".upload-") && name.ends_with(".json")).count()
+        self.uploads().len()
+    }
+
+    /// Gives all unfinished uploads up, as rules of a bucket's lifecycle do.
+    pub(crate) fn give_up_uploads(&self) {
+        for upload in self.uploads() {
+            fs_err::remove_file(upload).unwrap();
+        }
+    }
+
+    fn uploads(&self) -> Vec<PathBuf> {
+        let files = fs_err::read_dir(self.world.s3()).unwrap().map(|entry| entry.unwrap().path());
+        let is_upload = |name: &str| name.starts_with(".upload-") && name.ends_with(".json");
+        files.filter(|file| file.file_name().and_then(OsStr::to_str).is_some_and(is_upload)).collect()
     }
 
     /// The parameters that the actions of EC2 know, for comparing with a model of it.

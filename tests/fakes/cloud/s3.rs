@@ -72,7 +72,11 @@ pub(super) async fn serve(listener: TcpListener, world: Arc<World>) {
     while let Ok((stream, _)) = listener.accept().await {
         let (service, world) = (service.clone(), world.clone());
         tokio::spawn(async move {
-            let answer = hyper::service::service_fn(move |request| answer(service.clone(), world.clone(), request));
+            // Whatever was begun is done to its end, even if the client goes away meanwhile.
+            let answer = hyper::service::service_fn(move |request| {
+                let answered = tokio::spawn(answer(service.clone(), world.clone(), request));
+                async { answered.await.map_err(std::io::Error::other)? }
+            });
             let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
             let _ended = connection.await;
         });
