@@ -14,7 +14,7 @@ use super::{Accelerator, Context};
 use crate::factory::{Event, Factory};
 use crate::host::process::Program;
 use crate::pipeline::{
-    self, Definition, Disabled, DisabledBy, Ledger, Notice, Run, Seen, State, Status, Until, Worker,
+    self, Build, Definition, Disabled, DisabledBy, Ledger, Notice, Run, Seen, State, Status, Until, Worker,
 };
 
 /// Run recipes by themselves: when it is time, and something is newer
@@ -271,7 +271,7 @@ fn show(definition: &Definition, context: &Context) -> Result<(), CliError> {
     if context.output.json {
         let (listed, runs) = (listed(definition, state), summaries(&runs)?);
         return context.output.json(&serde_json::json!({
-            "pipeline": listed, "recipe": definition.how.recipe, "builds": definition.builds, "runs": runs,
+            "pipeline": listed, "recipe": definition.how.recipe, "builds": definition.builds.iter().map(Build::shown).collect::<Vec<_>>(), "runs": runs,
         }));
     }
     for (name, value) in facts(definition, &state) {
@@ -285,9 +285,13 @@ fn show(definition: &Definition, context: &Context) -> Result<(), CliError> {
 }
 
 /// A run as `--json` prints it: with its recipe, and not all that the documents say of how it is built. Addresses of proxies
-/// and webhooks are among that, which may hold passwords and end in a CI's log.
+/// and webhooks are among that, which may hold passwords and end in a CI's log; so may those of parents.
 fn summary(run: &Run) -> std::io::Result<serde_json::Value> {
-    let mut summary = serde_json::to_value(run)?;
+    let mut run = run.clone();
+    for record in &mut run.builds {
+        record.build = record.build.shown();
+    }
+    let mut summary = serde_json::to_value(&run)?;
     if let Some(fields) = summary.as_object_mut() {
         fields.remove("how");
         fields.insert("recipe".to_owned(), serde_json::to_value(&run.how.recipe)?);

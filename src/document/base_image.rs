@@ -7,6 +7,7 @@ use super::diagnostic::Report;
 use super::recipe::{MachineWishes, machine, octal};
 use super::size::Size;
 use super::syntax::{self, Node, Source};
+use crate::host::address::Address;
 
 /// A base image.
 #[derive(Debug, Clone)]
@@ -34,7 +35,7 @@ pub enum Origin {
 #[derive(Debug, Clone)]
 pub struct Download {
     /// The disk.
-    pub url: Spanned<String>,
+    pub url: Spanned<Address>,
     /// How it is verified.
     pub checksum: Checksum,
 }
@@ -47,7 +48,7 @@ pub enum Checksum {
     /// By a file that lists digests, and perhaps by its signature.
     File {
         /// The list.
-        url: Spanned<String>,
+        url: Spanned<Address>,
         /// Its signature, if the publisher signs it.
         signature: Option<Signature>,
     },
@@ -75,7 +76,7 @@ pub enum Algorithm {
 #[derive(Debug, Clone)]
 pub struct Signature {
     /// A detached signature; without it the checksum file is signed in clear text.
-    pub url: Option<Spanned<String>>,
+    pub url: Option<Spanned<Address>>,
     /// The publisher's OpenPGP keys, in ASCII armour.
     pub keys: Spanned<String>,
 }
@@ -150,13 +151,13 @@ fn base_image(reader: &Reader, root: &Node) -> Option<BaseImage> {
 }
 
 /// Plain HTTP is for a server on the same machine only: what the checksum file says is taken at its word.
-fn address(reader: &Reader, node: &Node, what: &str) -> Option<Spanned<String>> {
+fn address(reader: &Reader, node: &Node, what: &str) -> Option<Spanned<Address>> {
     let text = reader.text(node, what)?;
     let is_local = ["http://127.0.0.1", "http://[::1]", "http://localhost"]
         .iter()
         .any(|host| text.value.strip_prefix(host).is_some_and(|rest| rest.starts_with([':', '/'])));
     if text.value.starts_with("https://") || is_local {
-        return Some(text);
+        return Some(Spanned { value: Address::new(text.value), span: text.span });
     }
     reader.error(&text.span, format!("`{what}` is an https address"));
     None

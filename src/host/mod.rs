@@ -1,5 +1,6 @@
 //! What every stage asks of this machine: child processes that can't outlive us, and files that are whole or absent.
 
+pub mod address;
 pub mod file;
 pub mod process;
 

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use sha2::Sha256;
 
 use super::{Notice, Origin};
+use crate::host::address::Address;
 
 /// The variable of the environment that holds the secret to sign with: `whsec_` and Base64, or any text.
 pub const SECRET_VARIABLE: &str = "GOLDSMITH_WEBHOOK_SECRET";
@@ -53,7 +54,8 @@ impl Webhook {
 
     /// An address, and the secret that its requests are signed with.
     pub fn signed(url: &str, secret: Option<&str>) -> Result<Self, String> {
-        let url = reqwest::Url::parse(url).map_err(|error| format!("`{url}` is no address: {error}"))?;
+        let shown = Address::new(url);
+        let url = reqwest::Url::parse(url).map_err(|error| format!("`{shown}` is no address: {error}"))?;
         let secret = match secret.map(|secret| (secret, secret.strip_prefix("whsec_"))) {
             None => None,
             Some((_, Some(encoded))) => {

@@ -27,6 +27,7 @@ use crate::disk::probe::Format;
 use crate::disk::qemu_img::{self, Target};
 use crate::disk::{Slice, grub};
 use crate::document::base_image::Bootstrap;
+use crate::host::address::Address;
 use crate::host::file;
 use crate::host::process::Program;
 use crate::store::Run;
@@ -131,7 +132,7 @@ pub(super) async fn indexes(recipe: &Bootstrap) -> Result<Option<String>, Error>
     let mut digests = String::new();
     for line in sources(recipe).await {
         let Some((mirror, suite)) = archive(&line) else { continue };
-        let address = format!("{}/dists/{suite}/InRelease", mirror.trim_end_matches('/'));
+        let address = Address::new(format!("{}/dists/{suite}/InRelease", mirror.trim_end_matches('/')));
         let release = download::fetch_small(&address, MAX_RELEASE).await?;
         digests.push_str(&index_digests(&String::from_utf8_lossy(&release)));
     }

@@ -15,6 +15,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::{Error, Event, Listener};
 use crate::document::base_image::{Algorithm, Digest};
+use crate::host::address::Address;
 use crate::host::file;
 use crate::store::{Lock, Store};
 
@@ -40,22 +41,23 @@ fn client() -> Result<Client, reqwest::Error> {
     client.redirect(redirects).build()
 }
 
-fn failed(url: &str, error: &reqwest::Error) -> Error {
+fn failed(url: &Address, error: reqwest::Error) -> Error {
+    let error = error.without_url();
     // reqwest's own message is general; its cause says what happened.
     let mut why = String::new();
-    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    let mut cause: Option<&dyn std::error::Error> = Some(&error);
     while let Some(error) = cause {
         why = error.to_string();
         cause = error.source();
     }
-    Error::Download { url: url.to_owned(), why }
+    Error::Download { url: url.clone(), why }
 }
 
 /// A small document, as it is.
-pub(super) async fn fetch_small(url: &str, limit: usize) -> Result<Vec<u8>, Error> {
-    let client = client().map_err(|error| failed(url, &error))?;
+pub(super) async fn fetch_small(url: &Address, limit: usize) -> Result<Vec<u8>, Error> {
+    let client = client().map_err(|error| failed(url, error))?;
     let attempt = || async {
-        let response = client.get(url).send().await?.error_for_status()?;
+        let response = client.get(url.whole()).send().await?.error_for_status()?;
         let mut body = Vec::new();
         let mut stream = response.bytes_stream();
         while let Some(bytes) = stream.next().await {
@@ -67,9 +69,9 @@ pub(super) async fn fetch_small(url: &str, limit: usize) -> Result<Vec<u8>, Erro
         Ok(body)
     };
     let retries = ExponentialBuilder::default().with_max_times(ATTEMPTS - 1);
-    let body = attempt.retry(retries).when(is_transient).await.map_err(|error| failed(url, &error))?;
+    let body = attempt.retry(retries).when(is_transient).await.map_err(|error| failed(url, error))?;
     if body.len() > limit {
-        return Err(Error::Download { url: url.to_owned(), why: format!("it has more than {limit} bytes") });
+        return Err(Error::Download { url: url.clone(), why: format!("it has more than {limit} bytes") });
     }
     Ok(body)
 }
@@ -83,7 +85,12 @@ fn is_transient(error: &reqwest::Error) -> bool {
 }
 
 /// The file with this digest, downloaded unless the store has it.
-pub(super) async fn fetch(url: &str, digest: &Digest, store: &Store, listener: Listener<'_>) -> Result<PathBuf, Error> {
+pub(super) async fn fetch(
+    url: &Address,
+    digest: &Digest,
+    store: &Store,
+    listener: Listener<'_>,
+) -> Result<PathBuf, Error> {
     let partial = Partial::of(url, &store.downloads());
     let place = store.download(&digest.hex);
     let lock = partial.path.with_extension("lock");
@@ -92,7 +99,7 @@ pub(super) async fn fetch(url: &str, digest: &Digest, store: &Store, listener: L
         return Ok(place);
     }
     listener(Event::Begins(format!("downloading {url}")));
-    let client = client().map_err(|error| failed(url, &error))?;
+    let client = client().map_err(|error| failed(url, error))?;
     let was_resumed = partial.complete(&client, url, listener).await?;
     let mut found = partial.digest(digest.algorithm).await?;
     if found != digest.hex && was_resumed {
@@ -104,7 +111,7 @@ pub(super) async fn fetch(url: &str, digest: &Digest, store: &Store, listener: L
     if found != digest.hex {
         partial.discard()?;
         let why = format!("its digest is {found}, and its publisher says {}", digest.hex);
-        return Err(Error::Verification { url: url.to_owned(), why });
+        return Err(Error::Verification { url: url.clone(), why });
     }
     fs::File::open(&partial.path)?.sync_all()?;
     fs::rename(&partial.path, &place)?;
@@ -127,8 +134,8 @@ enum Outcome {
 }
 
 impl Partial {
-    fn of(url: &str, folder: &Path) -> Self {
-        let name = hex::encode(&sha2::Sha256::digest(url)[..12]);
+    fn of(url: &Address, folder: &Path) -> Self {
+        let name = hex::encode(&sha2::Sha256::digest(url.whole())[..12]);
         Self { path: folder.join(format!("{name}.part")), validator: folder.join(format!("{name}.validator")) }
     }
 
@@ -140,14 +147,14 @@ impl Partial {
     }
 
     /// Downloads what is missing. Whether it went on from what an earlier attempt left is the answer.
-    async fn complete(&self, client: &Client, url: &str, listener: Listener<'_>) -> Result<bool, Error> {
+    async fn complete(&self, client: &Client, url: &Address, listener: Listener<'_>) -> Result<bool, Error> {
         let was_resumed = fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() > 0);
         let mut fruitless = 0;
         loop {
             let before = fs::metadata(&self.path).map_or(0, |metadata| metadata.len());
             let error = match self.attempt(client, url, listener).await {
                 Ok(Outcome::Complete) => return Ok(was_resumed || before > 0),
-                Ok(Outcome::Cut(error)) => failed(url, &error),
+                Ok(Outcome::Cut(error)) => failed(url, error),
                 Err(error @ Error::Download { .. }) => error,
                 Err(error) => return Err(error),
             };
@@ -163,16 +170,16 @@ impl Partial {
         }
     }
 
-    async fn attempt(&self, client: &Client, url: &str, listener: Listener<'_>) -> Result<Outcome, Error> {
+    async fn attempt(&self, client: &Client, url: &Address, listener: Listener<'_>) -> Result<Outcome, Error> {
         let have = fs::metadata(&self.path).map_or(0, |metadata| metadata.len());
-        let mut request = client.get(url);
+        let mut request = client.get(url.whole());
         if have > 0 {
             request = request.header(RANGE, format!("bytes={have}-"));
             if let Ok(validator) = fs::read_to_string(&self.validator) {
                 request = request.header(IF_RANGE, validator);
             }
         }
-        let response = request.send().await.map_err(|error| failed(url, &error))?;
+        let response = request.send().await.map_err(|error| failed(url, error))?;
         let start = match response.status() {
             StatusCode::OK => 0,
             StatusCode::PARTIAL_CONTENT if starts_at(response.headers(), have) => have,
@@ -182,13 +189,13 @@ impl Partial {
                     return Ok(Outcome::Complete);
                 }
                 self.discard()?;
-                return Err(Error::Download { url: url.to_owned(), why: "the server's file has changed".to_owned() });
+                return Err(Error::Download { url: url.clone(), why: "the server's file has changed".to_owned() });
             }
             status if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => {
-                return Err(Error::Download { url: url.to_owned(), why: format!("{FINAL} {status}") });
+                return Err(Error::Download { url: url.clone(), why: format!("{FINAL} {status}") });
             }
             status => {
-                return Err(Error::Download { url: url.to_owned(), why: format!("the server answers {status}") });
+                return Err(Error::Download { url: url.clone(), why: format!("the server answers {status}") });
             }
         };
         self.receive(response, start, listener).await

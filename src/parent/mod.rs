@@ -32,6 +32,7 @@ use crate::document::diagnostic::Report;
 use crate::document::recipe::{FirmwareKind, MachineWishes};
 use crate::document::size::Size;
 use crate::document::syntax::Source;
+use crate::host::address::Address;
 use crate::host::file::{self, Draft};
 use crate::host::process;
 use crate::store::manifest::{self, State};
@@ -82,7 +83,7 @@ pub enum Reference {
     /// A disk on this machine.
     Path(PathBuf),
     /// A disk somewhere else.
-    Url(String),
+    Url(Address),
 }
 
 /// What a recipe's `parentImage` means here.
@@ -126,13 +127,13 @@ pub enum Error {
     #[error("the parent `{url}` has no checksum to verify it with")]
     NoChecksum {
         /// The address.
-        url: String,
+        url: Address,
     },
     /// Something could not be downloaded.
     #[error("`{url}` can't be downloaded: {why}")]
     Download {
         /// The address.
-        url: String,
+        url: Address,
         /// Why.
         why: String,
     },
@@ -140,7 +141,7 @@ pub enum Error {
     #[error("`{url}` does not verify: {why}")]
     Verification {
         /// The address.
-        url: String,
+        url: Address,
         /// Why.
         why: String,
     },
@@ -184,13 +185,18 @@ pub enum Event {
 /// Hears what happens.
 pub type Listener<'a> = &'a (dyn Fn(Event) + Send + Sync);
 
+/// A `parentImage` as it may be shown and kept.
+pub fn shown(text: &str) -> String {
+    if text.contains("://") { Address::new(text).to_string() } else { text.to_owned() }
+}
+
 /// What a `parentImage` means. Files are looked for relative to `folder`.
 pub fn resolve(text: &str, folder: &Path) -> Result<Resolved, Error> {
     if let Some(resolved) = alias::resolve(text, folder)? {
         return Ok(resolved);
     }
     if text.starts_with("https://") || text.starts_with("http://") {
-        return Ok(Reference::Url(text.to_owned()).into());
+        return Ok(Reference::Url(Address::new(text)).into());
     }
     if text.starts_with("./") || text.starts_with("../") || text.starts_with('/') {
         return Ok(Reference::Path(folder.join(text)).into());
@@ -227,7 +233,7 @@ pub async fn obtain(
             let hex = checksum.ok_or_else(|| Error::NoChecksum { url: url.clone() })?;
             let digest = Digest::of_length(hex).ok_or_else(|| Error::NoChecksum { url: url.clone() })?;
             let disk = download::fetch(url, &digest, store, listener).await?;
-            from_disk(url.clone(), &disk, store, run, listener).await
+            from_disk(url.to_string(), &disk, store, run, listener).await
         }
     }
 }
@@ -255,7 +261,7 @@ pub async fn current(
             let modified = metadata.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
             format!("{} bytes of {}", metadata.len(), modified.unwrap_or_default())
         }
-        Reference::Url(url) => checksum.unwrap_or(url).to_owned(),
+        Reference::Url(url) => checksum.map_or_else(|| url.to_string(), str::to_owned),
     })
 }
 

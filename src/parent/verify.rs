@@ -7,18 +7,19 @@ use pgp::composed::{CleartextSignedMessage, Deserializable, DetachedSignature, S
 
 use super::{Error, checksum, download};
 use crate::document::base_image::{Digest, Signature};
+use crate::host::address::Address;
 
 /// A list of digests has at most a few hundred lines.
 const MAX_LIST: usize = 1 << 20;
 
 /// The digest that a publisher gives the file at `url`.
 pub(super) async fn published_digest(
-    url: &str,
-    list_url: &str,
+    url: &Address,
+    list_url: &Address,
     signature: Option<&Signature>,
 ) -> Result<Digest, Error> {
     let list = download::fetch_small(list_url, MAX_LIST).await?;
-    let refused = |why: String| Error::Verification { url: list_url.to_owned(), why };
+    let refused = |why: String| Error::Verification { url: list_url.clone(), why };
     let text = match signature {
         None => String::from_utf8(list).map_err(|_| refused("it is no text".to_owned()))?,
         Some(signature) => {
@@ -29,14 +30,8 @@ pub(super) async fn published_digest(
             proven_text(&list, detached.as_deref(), &signature.keys.value).map_err(refused)?
         }
     };
-    let name = file_name(url);
+    let name = url.file_name();
     checksum::find(&text, name).ok_or_else(|| refused(format!("it does not list `{name}`")))
-}
-
-/// The last part of an address.
-fn file_name(url: &str) -> &str {
-    let path = url.split(['?', '#']).next().unwrap_or(url);
-    path.rsplit('/').next().unwrap_or(path)
 }
 
 /// The part of a document that a signature of one of the keys covers, or why there is none.
@@ -187,10 +182,5 @@ mod tests {
     fn unreadable_keys_and_signatures_are_refused() {
         assert!(proven_text(b"x", Some(b"junk"), "no key").is_err());
         assert!(proven_text(b"x", None, "").is_err());
-    }
-
-    #[test]
-    fn the_name_is_the_last_part_of_the_address() {
-        assert_eq!(file_name("https://x/y/disk.qcow2?z=/1"), "disk.qcow2");
     }
 }

@@ -71,7 +71,13 @@ impl Build {
     /// What tells it from the run's others.
     pub fn label(&self) -> String {
         let parameters = self.parameters.iter().map(|(name, value)| format!("{name}={value}"));
-        self.parent.iter().cloned().chain(parameters).collect::<Vec<_>>().join(" ")
+        self.shown().parent.into_iter().chain(parameters).collect::<Vec<_>>().join(" ")
+    }
+
+    /// The same without what may be a secret in an address.
+    pub fn shown(&self) -> Self {
+        let parent = self.parent.as_deref().map(crate::parent::shown);
+        Self { parent, parameters: self.parameters.clone() }
     }
 
     /// All combinations of parents and of parameters' values; no parents mean the recipe's.
@@ -180,6 +186,13 @@ impl How {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_build_is_shown_without_the_secrets_of_an_address() {
+        let shown = |parent: &str| Build { parent: Some(parent.to_owned()), ..Build::default() }.label();
+        assert_eq!(shown("https://me:hunter2@example.org/x.qcow2"), "https://***@example.org/x.qcow2");
+        assert_eq!(shown("./disk@1?.qcow2"), "./disk@1?.qcow2");
+    }
 
     #[test]
     fn a_matrix_is_all_combinations_parents_outermost() {

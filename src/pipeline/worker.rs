@@ -21,11 +21,13 @@ use super::ledger::{Held, Ledger, Outcome};
 use super::pass::note_end;
 use super::queue::{Entry, Host, Verdict, admit};
 use super::run::{BuildRecord, Run, Status};
-use super::told;
+use super::told::{self, Told};
 use crate::host::one_line;
 use crate::host::process::{Child, Program};
-use crate::store::version::ImageName;
-use crate::store::{Lock, Store};
+use crate::notify::{self, FailureContext, StateChange};
+use crate::store::manifest::Manifest;
+use crate::store::version::{ImageId, ImageName};
+use crate::store::{self, Image, Lock, Store};
 
 /// How often the queue is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -114,6 +116,14 @@ struct Mine {
     _lock: Lock,
 }
 
+/// A build whose process has ended without a word.
+struct Killed {
+    /// Its image, if it had a number.
+    image: Option<ImageId>,
+    /// Who is told of that.
+    told: Vec<Told>,
+}
+
 type Builds = BTreeMap<(String, usize), Mine>;
 
 impl Worker {
@@ -160,10 +170,14 @@ impl Worker {
     /// Tells of a pipeline that runs no more by itself, as its documents want it told.
     fn tell_disabled(&self, run: &Run, failures: u32) {
         (self.tell)(Notice::Disabled { pipeline: run.pipeline.clone(), failures });
-        let notice = crate::notify::Notice::of_disabled_pipeline(run.pipeline.as_str(), failures);
+        self.tell_others(run.how.events.clone(), notify::Notice::of_disabled_pipeline(run.pipeline.as_str(), failures));
+    }
+
+    /// Tells those whom a run's documents name, beside everything else.
+    fn tell_others(&self, told: Vec<Told>, notice: notify::Notice) {
         let tell = self.tell.clone();
         let complain = move |why: String| tell(Notice::Problem(why));
-        self.telling.spawn(told::tell(run.how.events.clone(), notice, self.endpoints.clone(), complain));
+        self.telling.spawn(told::tell(told, notice, self.endpoints.clone(), complain));
     }
 
     /// Runs that have not ended.
@@ -183,10 +197,13 @@ impl Worker {
                 if !is_building || mine.contains_key(&(run.id.clone(), number)) {
                     continue;
                 }
-                let held = self.ledger.hold()?;
-                let Some(_lock) = self.ledger.take_build(&run.id, number)? else { continue };
-                let how = "goldsmith ended while it was being built";
-                self.note(&held, &run.id, number, how, false)?;
+                let killed = {
+                    let held = self.ledger.hold()?;
+                    let Some(_lock) = self.ledger.take_build(&run.id, number)? else { continue };
+                    let how = "goldsmith ended while it was being built";
+                    self.note(&held, &run.id, number, how, false)?
+                };
+                killed.map_or(Ok(()), |killed| self.bury(killed))?;
             }
         }
         Ok(())
@@ -285,25 +302,44 @@ impl Worker {
 
     /// Notes what has become of a build whose process has ended.
     fn harvest(&self, id: &str, number: usize, how: &str, was_stopped: bool) -> Result<(), Error> {
-        let was_killed = self.note(&self.ledger.hold()?, id, number, how, was_stopped)?;
-        if was_killed {
-            // Its machine and its folders are seen to now, and not by whichever command comes next.
-            let problems = self.store.recover()?.problems;
-            problems.into_iter().for_each(|problem| (self.tell)(Notice::Problem(problem)));
-        }
+        let killed = self.note(&self.ledger.hold()?, id, number, how, was_stopped)?;
+        killed.map_or(Ok(()), |killed| self.bury(killed))
+    }
+
+    /// Sees to what a killed build has left, now and not by whichever command comes next, and tells of its image in its place.
+    fn bury(&self, killed: Killed) -> Result<(), Error> {
+        let problems = self.store.recover()?.problems;
+        problems.into_iter().for_each(|problem| (self.tell)(Notice::Problem(problem)));
+        let image = killed.image.and_then(|image| self.store.find(&(&image).into(), |_| true).ok());
+        let Some((image, from)) = image.and_then(|image| store::left_in(&image.manifest).map(|from| (image, from)))
+        else {
+            return Ok(());
+        };
+        let Image { id: image, manifest: Manifest { state: to, reason, .. }, .. } = image;
+        let (image_status, failed_step) = (from.to_string(), reason.clone());
+        let failure = Some(FailureContext { image_status, failed_step, ..FailureContext::default() });
+        self.tell_others(killed.told, notify::Notice::of_state(StateChange { image, from, to, reason, failure }));
         Ok(())
     }
 
     /// The same, while nobody else may change anything. Whether it ended without a word.
-    fn note(&self, held: &Held<'_>, id: &str, number: usize, how: &str, was_stopped: bool) -> Result<bool, Error> {
+    fn note(
+        &self,
+        held: &Held<'_>,
+        id: &str,
+        number: usize,
+        how: &str,
+        was_stopped: bool,
+    ) -> Result<Option<Killed>, Error> {
         let now = Timestamp::now();
-        let Some(mut run) = self.ledger.run(id)? else { return Ok(false) };
+        let Some(mut run) = self.ledger.run(id)? else { return Ok(None) };
         let outcome = self.ledger.outcome(&run, number)?;
         let Some(record) = run.builds.get_mut(number).filter(|record| record.status == Status::Building) else {
-            return Ok(false);
+            return Ok(None);
         };
-        let mut was_killed = false;
-        record.image = outcome.as_ref().and_then(|outcome| outcome.image.clone()).or_else(|| record.image.take());
+        let mut killed = None;
+        let image = outcome.as_ref().and_then(|outcome| outcome.image.clone());
+        record.image = image.clone().or_else(|| record.image.take());
         match outcome {
             Some(Outcome { status: Status::Cancelled, reason, .. }) if !record.cancelled && was_stopped => {
                 // Nobody wanted this build to end, only the process that waited for it.
@@ -313,12 +349,12 @@ impl Worker {
             // It took too long to end; that is no fault of its own.
             _ if was_stopped && !record.cancelled => record.put_back(how),
             _ => {
-                was_killed = true;
+                killed = Some(Killed { image, told: run.how.events.clone() });
                 record.was_killed(how, now);
             }
         }
         self.save(held, &mut run, number)?;
-        Ok(was_killed)
+        Ok(killed)
     }
 
     /// Saves a run in which a build has ended or waits again, and tells of it.

@@ -124,9 +124,12 @@ pub enum State {
 }
 
 impl State {
+    /// Those that are only true while somebody is at work on the image.
+    pub const UNDER_WAY: [Self; 4] = [Self::Pending, Self::Building, Self::Testing, Self::Distributing];
+
     /// Whether somebody has to be at work on the image for this to be true.
     pub fn is_under_way(self) -> bool {
-        matches!(self, Self::Pending | Self::Building | Self::Testing | Self::Distributing)
+        Self::UNDER_WAY.contains(&self)
     }
 
     /// Whether the image may be started, built on and published.

@@ -42,7 +42,7 @@ pub use image::{DISK, Image, MANIFEST, Reservation};
 pub use layer::{Damaged, Key, Layer, Record as LayerRecord};
 pub use lock::Lock;
 use manifest::State;
-pub use recover::Recovered;
+pub use recover::{Recovered, left_in};
 pub use run::{Run, RunningRun};
 use version::{ImageId, ImageName, Pattern, Version, VersionRequest};
 

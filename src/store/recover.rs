@@ -8,7 +8,7 @@ use fs_err as fs;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::lock::{Lock, Seen};
-use super::manifest::State;
+use super::manifest::{Manifest, State};
 use super::version::ImageId;
 use super::{Error, Reservation, Store, layer, run};
 use crate::host::file;
@@ -22,6 +22,15 @@ pub struct Recovered {
     pub runs: usize,
     /// What could not be cleared up, or read.
     pub problems: Vec<String>,
+}
+
+/// What the reason of an image begins with whose builder had died; the state in which it was left follows.
+const LEFT: &str = "goldsmith ended while the image was ";
+
+/// The state in which its builder had died, of an image that is FAILED for that.
+pub fn left_in(manifest: &Manifest) -> Option<State> {
+    let state = manifest.reason.as_deref().filter(|_| manifest.state == State::Failed)?.strip_prefix(LEFT)?;
+    State::UNDER_WAY.into_iter().find(|known| known.to_string() == state)
 }
 
 impl Store {
@@ -58,7 +67,7 @@ impl Store {
             if !state.is_under_way() {
                 continue;
             }
-            let reason = format!("goldsmith ended while the image was {state}");
+            let reason = format!("{LEFT}{state}");
             match reservation.image.update(|manifest| manifest.set_state(State::Failed, Some(reason))) {
                 Ok(()) => recovered.images.push(id),
                 Err(error) => recovered.problems.push(format!("{id}: {error}")),

@@ -196,6 +196,8 @@ fn what_a_killed_process_left_is_ended_and_what_lives_is_not_touched() {
     let state = |id: &ImageId| store.find(&id.into(), |_| true).unwrap().manifest;
     assert_eq!(state(&dead_image.id).state, State::Failed);
     assert_eq!(state(&dead_image.id).reason.unwrap(), "goldsmith ended while the image was PENDING");
+    let left = [&dead_image.id, &living.image.id].map(|id| left_in(&state(id)));
+    assert_eq!(left, [Some(State::Pending), None]);
     assert_eq!(state(&living.image.id).state, State::Pending);
     assert_eq!(store.recover().unwrap(), Recovered::default());
 }

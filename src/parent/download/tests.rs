@@ -20,9 +20,9 @@ struct Server {
 }
 
 impl Server {
-    async fn start(self) -> (Arc<Self>, String) {
+    async fn start(self) -> (Arc<Self>, Address) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/disk.qcow2", listener.local_addr().unwrap());
+        let url = Address::new(format!("http://{}/disk.qcow2", listener.local_addr().unwrap()));
         let server = Arc::new(self);
         let shared = server.clone();
         tokio::spawn(async move {
@@ -170,11 +170,31 @@ async fn a_refusal_is_not_repeated() {
 }
 
 #[tokio::test]
+async fn a_failed_download_tells_no_secret() {
+    let (_server, url) = Server { status: Some("403 Forbidden"), ..Server::default() }.start().await;
+    let (_folder, store) = store();
+    let host = url.whole().trim_start_matches("http://");
+    let signed = Address::new(format!("http://me:hunter2@{host}?sig=hunter2"));
+    let nobody = Address::new("http://me:hunter2@127.0.0.1:1/?sig=hunter2");
+    for url in [&signed, &nobody] {
+        let told = std::sync::Mutex::new(String::new());
+        let listener = |event: Event| told.lock().unwrap().push_str(&format!("{event:?}"));
+        let error = if *url == signed {
+            fetch(url, &digest(b""), &store, &listener).await.unwrap_err()
+        } else {
+            fetch_small(url, 100).await.unwrap_err()
+        };
+        let all = format!("{error} {error:?} {}", told.lock().unwrap());
+        assert!(all.contains("127.0.0.1") && !all.contains("hunter2"), "{all}");
+    }
+}
+
+#[tokio::test]
 async fn a_small_document_stays_small() {
     let (_server, url) = Server { content: vec![b'x'; 100_000], ..Server::default() }.start().await;
     let error = fetch_small(&url, 1000).await.unwrap_err();
     assert!(error.to_string().contains("more than 1000 bytes"), "{error}");
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let error = fetch_small(&format!("http://{closed}/"), 1000).await.unwrap_err();
+    let error = fetch_small(&Address::new(format!("http://{closed}/")), 1000).await.unwrap_err();
     assert!(error.to_string().contains("onnect"), "{error}");
 }
