@@ -37,6 +37,7 @@ phases:
             - test "$(stat -c '%a %G' /srv/files/inner)" = "750 adm"
             - test "$(stat -c %a /srv/files/inner/one.txt)" = 640
             - test -f /srv/files/inner/two.txt -a ! -e /srv/files/two.txt
+            - test "$(cat /proc/self/oom_score_adj)" = 0
             - sha256sum /srv/files/one.txt | cut -c 1-64
       - name: Serve
         action: ExecuteBash
@@ -70,6 +71,18 @@ phases:
         action: ExecuteBash
         maxAttempts: 2
         inputs: { commands: ["test -e /tmp/first || { touch /tmp/first; exit 7; }"] }
+      - name: OntoItself
+        action: CopyFile
+        onFailure: Ignore
+        inputs: [{ source: /lib/os-release, destination: /usr/lib/os-release }]
+      - name: NotEmptied
+        action: ExecuteBash
+        if: { not: { fileExists: "/srv/NAME_OF_300" } }
+        inputs: { commands: ["test -s /usr/lib/os-release", "head -c 300000 /dev/zero | tr '\\0' x"] }
+      - name: TooMuch
+        action: ExecuteBinary
+        onFailure: Ignore
+        inputs: { path: /bin/echo, arguments: ["{{ build.NotEmptied.outputs.stdout }}"] }
       - name: TooLong
         action: ExecuteBash
         timeoutSeconds: 2
@@ -91,7 +104,7 @@ phases:
 #[test]
 fn every_action_does_what_is_documented() {
     let place = Place::new();
-    place.write("actions.yaml", ACTIONS.trim_start());
+    place.write("actions.yaml", &ACTIONS.trim_start().replace("NAME_OF_300", &"x".repeat(300)));
     place.write("site/index.html", "a page of the recipe's own\n");
     place.write("site/css/site.css", "body {}\n");
     fs_err::create_dir(place.path("site/empty")).unwrap();
@@ -106,6 +119,7 @@ fn every_action_does_what_is_documented() {
     place.write("files.yaml", &format!("schemaVersion: 1.0\nphases:\n{}", bash("build", check)));
     let ended = place.build(&["recipe.yaml", "--no-test", "-p", "Port=8080"]).run().success();
     let ended = ended.says("build/SecondTime done").says("build/TooLong failed, ignored");
+    let ended = ended.says("build/OntoItself failed, ignored").says("build/TooMuch failed, ignored: it is too much");
     assert!(ended.stdout.contains("actions/1.0.0/1 AVAILABLE, not tested"), "{ended}");
     let log = place.goldsmith(&["image", "log", "actions"]).run().success();
     for text in ["attempt 2/2", "timed out after 2 s", "component 2/2 files"] {

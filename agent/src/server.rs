@@ -274,7 +274,7 @@ mod tests {
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
 
-    use goldsmith_agent::message::Exec;
+    use goldsmith_agent::message::{Exec, Exit};
 
     use super::*;
 
@@ -290,6 +290,60 @@ mod tests {
         stats.filter(of_group).count()
     }
 
+    fn sh(script: &str) -> Exec {
+        Exec {
+            argv: ["sh", "-c", script].map(str::to_owned).into(),
+            env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
+            cwd: "/".to_owned(),
+            timeout_ms: None,
+        }
+    }
+
+    /// What a program writes, as a host hears it that does not listen for some seconds.
+    fn heard_late(script: &str) -> String {
+        let (host, port) = UnixStream::pair().unwrap();
+        let port = File::from(OwnedFd::from(port));
+        let server = std::thread::spawn(|| serve(port, Silence::Ends));
+        (&host).write_all(&message::encode(&ToGuest::Attach { session: 1 }).unwrap()).unwrap();
+        let request = ToGuest::Request { id: 1, op: Op::Exec(sh(script)) };
+        (&host).write_all(&message::encode(&request).unwrap()).unwrap();
+        std::thread::sleep(Duration::from_secs(4));
+        let (mut decoder, mut heard, mut buffer) = (Decoder::default(), Vec::new(), vec![0; 1 << 16]);
+        let result = 'reply: loop {
+            let n = (&host).read(&mut buffer).unwrap();
+            assert!(n > 0, "the agent has gone");
+            decoder.extend(&buffer[..n]);
+            while let Some(frame) = decoder.next_frame() {
+                match message::decode(&frame).unwrap() {
+                    ToHost::Output { data, .. } => heard.extend(data),
+                    ToHost::Reply { result, .. } => break 'reply result,
+                    ToHost::Hello(_) => {}
+                }
+            }
+        };
+        assert_eq!(result, Ok(Reply::Exited(Exit::Code(0))));
+        drop(host);
+        drop(server.join().unwrap());
+        String::from_utf8(heard).unwrap()
+    }
+
+    /// What a program has written is the host's, also if that does not listen until long after its end; what a daemon writes
+    /// that it has left behind is nobody's, and does not keep the step from ending.
+    #[test]
+    fn a_host_that_listens_late_hears_all_of_a_program() {
+        let numbers = |most: usize| (1..=most).map(|number| format!("{number}\n")).collect::<String>();
+        // Some of these fit into what lies between the two, so that the program has ended meanwhile.
+        let late = (1..=12).map(|part| {
+            let most = part * 5000;
+            (most, std::thread::spawn(move || heard_late(&format!("seq {most}"))))
+        });
+        for (most, heard) in late.collect::<Vec<_>>() {
+            let heard = heard.join().unwrap();
+            assert!(heard == numbers(most), "of {most} {} bytes were heard", heard.len());
+        }
+        assert!(heard_late("seq 10000; yes &").starts_with(&numbers(10_000)));
+    }
+
     #[test]
     fn with_its_host_go_the_programs_also_where_the_connection_is_reset() {
         let (host, port) = UnixStream::pair().unwrap();
@@ -299,13 +353,7 @@ mod tests {
         let leader = folder.join("leader");
         let server = std::thread::spawn(|| serve(port, Silence::Ends));
         let script = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 600", leader.display());
-        let exec = Exec {
-            argv: ["sh", "-c", &script].map(str::to_owned).into(),
-            env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
-            cwd: "/".to_owned(),
-            timeout_ms: None,
-        };
-        let request = ToGuest::Request { id: 1, op: Op::Exec(exec) };
+        let request = ToGuest::Request { id: 1, op: Op::Exec(sh(&script)) };
         (&host).write_all(&message::encode(&ToGuest::Attach { session: 1 }).unwrap()).unwrap();
         (&host).write_all(&message::encode(&request).unwrap()).unwrap();
         let deadline = Instant::now() + Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! Recipes, components and base images of any bytes: a document or diagnostics, never a panic. Component documents also as
+//! Recipes, components, base images, pipelines and what belongs to them, of any bytes: a document or diagnostics, never a panic. Component documents also as
 //! part of templates, for every platform, as strictly as can be; and everything as something to import.
 #![no_main]
 
@@ -9,7 +9,7 @@ use goldsmith::document::cloudformation::Environment;
 use goldsmith::document::component::Platform;
 use goldsmith::document::decode::Strictness;
 use goldsmith::document::syntax::Source;
-use goldsmith::document::{base_image, carrier, recipe};
+use goldsmith::document::{base_image, carrier, recipe, resource};
 use goldsmith::import::import;
 use libfuzzer_sys::fuzz_target;
 
@@ -18,6 +18,10 @@ fuzz_target!(|text: &str| {
     let _recipe = recipe::decode(&source);
     let _references = recipe::decode_references(&source);
     let _base = base_image::decode(&source);
+    if let Err(report) = resource::decode(&source) {
+        assert!(report.has_errors());
+    }
+    let _is_one = resource::has_pipeline(&source);
     let _imported = import(&[source.clone()], &Environment::default(), Path::new("nowhere"));
     let Ok((found, _)) = carrier::find(&source) else { return };
     for found in found {

@@ -346,20 +346,23 @@ async fn ask(
         let stat = guest.stat(&absolute(folder, baseline), true).await?;
         Ok(stat.is_some_and(|stat| stat.kind == kind))
     };
-    match operator {
+    let answer = match operator {
         Operator::FileExists => is(Kind::File).await,
         Operator::FolderExists => is(Kind::Folder).await,
         Operator::BinaryExists => {
-            let (exit, _) = guest.ask(&["bash", "-c", "type -- \"$1\"", "bash", baseline]).await?;
-            Ok(exit == Exit::Code(0))
+            let asked = guest.ask(&["bash", "-c", "type -- \"$1\"", "bash", baseline]).await;
+            asked.map(|(exit, _)| exit == Exit::Code(0))
         }
-        Operator::FileDigest(algorithm) => match guest.digest(&absolute(folder, path), algorithm).await {
-            Ok(digest) => Ok(digest.eq_ignore_ascii_case(baseline)),
-            // A file that is not there has no digest.
-            Err(guest::Error::Refused(_)) => Ok(false),
-            Err(error) => Err(error),
-        },
+        Operator::FileDigest(algorithm) => {
+            let digest = guest.digest(&absolute(folder, path), algorithm).await;
+            digest.map(|digest| digest.eq_ignore_ascii_case(baseline))
+        }
         _ => Ok(false),
+    };
+    match answer {
+        // There is no file under a name that no file can have, as a shell says too; and one that is not there has no digest.
+        Err(guest::Error::Refused(_)) => Ok(false),
+        answer => answer,
     }
 }
 

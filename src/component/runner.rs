@@ -412,7 +412,7 @@ impl StepRun<'_, '_> {
                         let message = "the step asks for a restart: restart this machine, and run the documents again";
                         return Ok(Err(message.to_owned()));
                     }
-                    Verdict::Reboot { .. } if self.trip.reboots == MAX_REBOOTS => {
+                    Verdict::Reboot { .. } if self.trip.reboots >= MAX_REBOOTS => {
                         return Ok(Err(format!("the document restarted the guest more than {MAX_REBOOTS} times")));
                     }
                     Verdict::Reboot { delay, again } => {
@@ -462,12 +462,19 @@ impl StepRun<'_, '_> {
             deadline,
             output: &|stream, data| log.write(stream, data),
         };
+        let boot = runner.guest.boot_id();
         match Module::attempt(run, &call).await {
             // The step may have restarted the guest itself, which it has to ask for instead.
             Err(guest::Error::Lost) => {
                 let message =
                     "the guest restarted or its agent ended during the step; to restart, exit with status 194";
                 runner.guest.reattached(runner.site.reboot_deadline).await?;
+                if runner.guest.boot_id() != boot {
+                    // Whatever is done next, another attempt for one, finds the guest as after a restart that was asked for.
+                    self.trip.reboots += 1;
+                    (runner.listener)(Event::Reboots);
+                    (runner.after_reboot)().await?;
+                }
                 Ok(Verdict::Failed(message.to_owned()))
             }
             verdict => verdict,

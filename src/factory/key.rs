@@ -16,7 +16,7 @@ use super::provision::Brought;
 use super::shape::Shape;
 use crate::document::age::Age;
 use crate::document::canonical::{canonical, first_difference};
-use crate::document::recipe::Recipe;
+use crate::document::recipe::{Reach, Recipe};
 use crate::document::syntax::{self, Source};
 use crate::guest::seed::{Purpose, Seed};
 use crate::guest::site::Site;
@@ -43,6 +43,7 @@ mod part {
     pub(super) const DOCUMENT: &str = "document";
     pub(super) const STEPS: &str = "steps";
     pub(super) const SITE: &str = "site";
+    pub(super) const REACH: &str = "hosts that may be reached";
     pub(super) const FOLDER: &str = "working directory";
 }
 
@@ -126,6 +127,9 @@ fn of_component(
     parts.push((part::FOLDER.to_owned(), plan.recipe.working_directory.clone()));
     // Its digest: what it says is nobody's business who reads the layer's record.
     parts.push((part::SITE.to_owned(), crate::host::file::sha256_of(format!("{site:?}").as_bytes())));
+    if plan.recipe.network.reach != Reach::Full {
+        parts.push((part::REACH.to_owned(), format!("{:?}", plan.recipe.network.reach)));
+    }
     parts.push((part::STEPS.to_owned(), env!("GOLDSMITH_STEPS_VERSION").to_owned()));
     Ok(Key::new(parts.iter().map(|(name, value)| (name.as_str(), value.clone()))))
 }

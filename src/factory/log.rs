@@ -17,28 +17,68 @@ use crate::store::version::ImageId;
 
 /// A log file. What can't be written, because the disk is full for instance, is lost: the build has its own words then.
 #[derive(Debug, Clone)]
-pub(super) struct Log(Arc<Mutex<File>>);
+pub(super) struct Log(Arc<Mutex<Open>>);
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    /// Bytes that steps may still write to it.
+    room: u64,
+}
+
+/// Bytes of what steps write that are kept: one that writes without end would fill the host's disk.
+const MOST_OUTPUT: u64 = 256 << 20;
+
+/// Bytes of the time before a line, and of its end.
+const TIME: u64 = 26;
+
+/// Whether there is room for what a step writes.
+enum Room {
+    Enough,
+    JustFilled,
+    Full,
+}
 
 impl Log {
     /// Adds to a log.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let file = File::options().create(true).append(true).open(path)?;
-        Ok(Self(Arc::new(Mutex::new(file))))
+        let room = MOST_OUTPUT.saturating_sub(file.metadata()?.len());
+        Ok(Self(Arc::new(Mutex::new(Open { file, room }))))
     }
 
     /// Notes an event.
     pub(super) fn note(&self, event: &Event) {
-        if let Some(text) = describe(event) {
-            self.line(&text);
+        let Some(text) = describe(event) else { return };
+        if !matches!(event, Event::Step(StepEvent::Output { .. })) {
+            return self.line(&text);
+        }
+        match self.take_room(text.len() as u64 + TIME) {
+            Room::Enough => self.line(&text),
+            Room::JustFilled => {
+                self.line(&format!("note: steps have written {} MiB; no more of it is kept", MOST_OUTPUT >> 20))
+            }
+            Room::Full => {}
+        }
+    }
+
+    fn take_room(&self, bytes: u64) -> Room {
+        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = log.room;
+        log.room = before.saturating_sub(bytes);
+        match (before, log.room) {
+            (_, 1..) => Room::Enough,
+            (1.., 0) => Room::JustFilled,
+            (0, 0) => Room::Full,
         }
     }
 
     /// Notes a line.
     pub(super) fn line(&self, text: &str) {
         let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ");
-        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for line in text.lines() {
-            let _lost = writeln!(file, "{now} {line}");
+            let _lost = writeln!(log.file, "{now} {line}");
         }
     }
 }

@@ -19,6 +19,7 @@ use tokio_util::io::StreamReader;
 
 use crate::component::courier::{Content, WebFile};
 use crate::host::file;
+use crate::machine::isolation::is_hosts_own;
 use crate::store::Store;
 
 /// Largest file that is kept on the host, in bytes.
@@ -162,12 +163,11 @@ fn is_closed(url: &Url) -> bool {
     host.parse().is_ok_and(|address| !may_reach(address))
 }
 
-/// As for guests: neither the host itself nor what is linked to it alone, such as a cloud's metadata.
+/// As for guests: neither the host itself, by whatever address, nor what is linked to it alone, such as a cloud's metadata.
 fn may_reach(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(address) => !(address.is_loopback() || address.is_link_local() || address.is_unspecified()),
-        IpAddr::V6(address) => !(address.is_loopback() || address.is_unspecified() || address.is_unicast_link_local()),
-    }
+    // An address can be bound to only where it is one of the host's.
+    let is_of_an_interface = || std::net::UdpSocket::bind((address, 0)).is_ok();
+    !is_hosts_own(&address) && !is_of_an_interface()
 }
 
 /// Looks names up and leaves out what must not be reached.
@@ -192,7 +192,16 @@ mod tests {
 
     #[test]
     fn the_hosts_own_network_stays_closed() {
-        for address in ["127.0.0.1", "127.9.9.9", "169.254.169.254", "0.0.0.0", "::1", "fe80::1", "::ffff:127.0.0.1"] {
+        for address in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "169.254.169.254",
+            "0.0.0.0",
+            "::1",
+            "fe80::1",
+            "::ffff:127.0.0.1",
+            "fd00:ec2::254",
+        ] {
             assert!(!may_reach(address.parse().unwrap()), "{address}");
             let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
             assert!(is_closed(&format!("http://{host}:80/x").parse().unwrap()), "{address}");

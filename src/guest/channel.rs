@@ -7,7 +7,9 @@ use std::collections::HashMap;
 
 use goldsmith_agent::PROTOCOL_VERSION;
 use goldsmith_agent::frame::Decoder;
-use goldsmith_agent::message::{self, Exec, Exit, Hello, Op, OpError, Reply, Size, Stream, ToGuest, ToHost};
+use goldsmith_agent::message::{
+    self, Exec, Exit, Hello, Op, OpError, OpErrorKind, Reply, Size, Stream, ToGuest, ToHost,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -141,11 +143,20 @@ impl Agent {
             closings,
             hello: hello_sender,
             session,
-            next_id: 0,
+            // A program that another host has left behind in a checkpointed machine may still write, under its number.
+            next_id: uuid::Uuid::new_v4().as_fields().0,
             pending: HashMap::new(),
         };
         tokio::spawn(driver.drive(takes_over));
         Self { requests, hello }
+    }
+
+    /// Which boot of the guest the attached agent is of.
+    pub fn boot_id(&self) -> Option<String> {
+        match &*self.hello.borrow() {
+            Attached::Agent(hello) => Some(hello.boot_id.clone()),
+            Attached::Nobody | Attached::Stranger(_) => None,
+        }
     }
 
     /// The agent that is attached, or the next one that will be.
@@ -279,12 +290,23 @@ impl<S: AsyncRead + AsyncWrite> Driver<S> {
         self.forget_abandoned().await?;
         let id = self.next_id;
         self.next_id = self.next_id.wrapping_add(1);
+        let frame = match message::encode(&ToGuest::Request { id, op }) {
+            Ok(frame) => frame,
+            // A step's inputs, say, which are other steps' outputs; that is its failure and not the connection's.
+            Err(error) => {
+                let message = format!("it is too much to ask of the agent at once: {error}");
+                let refusal = OpError { kind: OpErrorKind::Other, message };
+                // Who asked may have stopped waiting.
+                let _unheard = news.send(News::Reply(Err(refusal))).await;
+                return Ok(());
+            }
+        };
         self.pending.insert(id, news);
         if let Some(begun) = begun {
             // Who asked may have stopped waiting.
             let _unheard = begun.send(id);
         }
-        self.send(&ToGuest::Request { id, op }).await
+        self.writer.write_all(&frame).await
     }
 
     /// Ends programs for which nobody waits any more.
@@ -447,6 +469,20 @@ mod tests {
         };
         peer.greet("two").await;
         assert_eq!(next.await.unwrap().unwrap().boot_id, "two");
+    }
+
+    #[tokio::test]
+    async fn what_is_too_much_for_one_message_is_refused_and_the_connection_stays() {
+        let (mut peer, agent, _closings) = Peer::new();
+        peer.greet("one").await;
+        agent.hello().await.unwrap();
+        let much = Op::Stat { path: "x".repeat(1 << 20), follow: true };
+        let refused = agent.request(much).await.unwrap_err();
+        assert!(matches!(&refused, Error::Refused(error) if error.message.contains("too much")), "{refused}");
+        let next = tokio::spawn(async move { agent.request(Op::Sync).await });
+        let ToGuest::Request { id, op: Op::Sync } = peer.hear().await else { panic!("no request") };
+        peer.say(&ToHost::Reply { id, result: Ok(Reply::Done) }).await;
+        assert_eq!(next.await.unwrap().unwrap(), Reply::Done);
     }
 
     #[tokio::test]

@@ -241,7 +241,7 @@ done
                 "/var/cache/man/*",
                 "/var/cache/debconf/*-old",
                 "/var/lib/dpkg/*-old",
-                "/root/.cache",
+                "/root/.cache/pip",
             ],
         )]),
     },

@@ -18,6 +18,17 @@ fn deadline(op: &Op) -> Duration {
     }
 }
 
+/// The room that is left behind a part of a folder's names, which come in order; none where there is too little, or where a
+/// guest goes back and would never come to an end.
+fn room_behind(names: &[String], last: Option<&String>, room: usize) -> Option<usize> {
+    let goes_back = !names.is_sorted() || names.first().zip(last).is_some_and(|(first, last)| first <= last);
+    let taken = names.iter().map(|name| name.len() + size_of::<String>()).sum();
+    room.checked_sub(taken).filter(|_| !goes_back)
+}
+
+/// Bytes that the names in a folder may take: those of a guest that never ends with them would fill the host's memory.
+const MOST_NAMES: usize = 64 << 20;
+
 impl Guest {
     async fn request(&self, op: Op) -> Result<Reply, Error> {
         let deadline = deadline(&op) * self.patience;
@@ -100,14 +111,16 @@ impl Guest {
         Ok(())
     }
 
-    /// Names in a folder, sorted.
+    /// Names in a folder, sorted; a few million of them at most.
     pub async fn list(&self, path: &str) -> Result<Vec<String>, Error> {
-        let mut all: Vec<String> = Vec::new();
+        let (mut all, mut room) = (Vec::<String>::new(), MOST_NAMES);
         loop {
             let op = Op::List { path: path.to_owned(), after: all.last().cloned() };
             match self.request(op).await? {
                 Reply::Names { names, more } => {
                     let is_stuck = names.is_empty();
+                    room = room_behind(&names, all.last(), room)
+                        .ok_or_else(|| Error::Protocol(format!("the names in {path} are too many, or in no order")))?;
                     all.extend(names);
                     if !more || is_stuck {
                         return Ok(all);
@@ -181,5 +194,23 @@ impl Guest {
     /// Writes all file systems' data to disk.
     pub async fn sync(&self) -> Result<(), Error> {
         self.done(Op::Sync).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_names_comes_to_an_end() {
+        let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let each = size_of::<String>();
+        assert_eq!(room_behind(&names(&["a", "b", "b"]), None, 1000), Some(1000 - 3 * (each + 1)));
+        assert_eq!(room_behind(&names(&["c"]), Some(&"b".to_owned()), each + 1), Some(0));
+        assert_eq!(room_behind(&names(&["c"]), Some(&"b".to_owned()), each), None);
+        for (list, last) in [(&["b", "a"][..], "a"), (&["b"], "b"), (&["b"], "c"), (&[""], "")] {
+            assert_eq!(room_behind(&names(list), Some(&last.to_owned()), 1000), None, "{list:?}");
+        }
+        assert_eq!(room_behind(&[], Some(&"b".to_owned()), 1000), Some(1000));
     }
 }

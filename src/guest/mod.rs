@@ -141,7 +141,7 @@ const BOOTS: u32 = 3;
 /// Lines of the console that go into an error.
 const CONSOLE_LINES: usize = 12;
 /// How long after its deadline a program's end may take to be reported: it is told to end, and killed two seconds later.
-const REPORT_GRACE: Duration = Duration::from_secs(60);
+pub(crate) const REPORT_GRACE: Duration = Duration::from_secs(60);
 /// How long after its agent's port was closed a machine's end may become known.
 const END_NEWS: Duration = Duration::from_secs(2);
 /// How long a guest may take from its last program's end to power-off, with KVM.
@@ -357,6 +357,14 @@ impl Guest {
     pub async fn restarted(&self, before: &Hello, deadline: Duration) -> Result<(), Error> {
         let another = async { Ok(tokio::time::timeout(deadline, self.agent.hello_after(&before.boot_id)).await) };
         self.unless_ended(another).await?.map_err(|_| self.silent(deadline))?.map(drop)
+    }
+
+    /// Which boot this is, while an agent is attached.
+    pub fn boot_id(&self) -> Option<String> {
+        match &self.body {
+            Body::Machine { .. } => self.agent.boot_id(),
+            _ => None,
+        }
     }
 
     /// Waits until an agent is attached again, after one was lost. On the host itself none comes back.

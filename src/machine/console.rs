@@ -4,20 +4,24 @@ use std::io::SeekFrom;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 /// How often the log is looked at.
 const INTERVAL: Duration = Duration::from_millis(200);
 /// A guest that writes without line breaks is cut into lines of this many bytes.
 const MAX_LINE: usize = 4096;
+/// Bytes that are read before their lines are handed on.
+const MAX_PIECE: u64 = 1 << 20;
+/// Bytes of a log. A guest that writes without end would fill the host's disk, which stops other guests too.
+const MAX_LOG: u64 = 64 << 20;
 
 /// Sends each line that the guest writes to its console, without terminal control, until the receiver is dropped.
 pub fn follow(log: &Path) -> mpsc::Receiver<String> {
     let (lines, receiver) = mpsc::channel(256);
     let log = log.to_owned();
     tokio::spawn(async move {
-        let mut follower = Follower { log, offset: 0, partial: Vec::new() };
+        let mut follower = Follower { log, offset: 0, partial: Vec::new(), most: MAX_LOG };
         // A log that can't be read means that the machine is gone, whose end is told elsewhere.
         while let Ok(found) = follower.read().await {
             for line in found {
@@ -38,12 +42,20 @@ struct Follower {
     log: PathBuf,
     offset: u64,
     partial: Vec<u8>,
+    /// Bytes of the log beyond which it begins anew.
+    most: u64,
 }
 
 impl Follower {
     async fn read(&mut self) -> std::io::Result<Vec<String>> {
         let mut file = fs_err::tokio::File::open(&self.log).await?;
+        let length = file.metadata().await?.len();
+        // What was not heard yet is waited for, unless the guest is quicker for ever.
+        if length > self.most && (self.offset >= length || length / 4 > self.most) {
+            self.begin_anew().await?;
+        }
         file.seek(SeekFrom::Start(self.offset)).await?;
+        let mut file = file.take(MAX_PIECE);
         let mut buffer = vec![0; 64 * 1024];
         let mut lines = Vec::new();
         loop {
@@ -62,6 +74,19 @@ impl Follower {
                 }
             }
         }
+    }
+}
+
+impl Follower {
+    /// Empties the log. QEMU appends to it, so what comes next stands at its beginning.
+    async fn begin_anew(&mut self) -> std::io::Result<()> {
+        let mut file = fs_err::tokio::OpenOptions::new().append(true).open(&self.log).await?;
+        file.set_len(0).await?;
+        let note = format!("(goldsmith: what stood here was more than {} MiB, and is gone)\n", self.most >> 20);
+        file.write_all(note.as_bytes()).await?;
+        file.flush().await?;
+        self.offset = 0;
+        Ok(())
     }
 }
 
@@ -129,6 +154,25 @@ mod tests {
         assert_eq!(plain("\u{1b}]0;title\u{7}a\u{1b}]2;x\u{1b}\\b"), "ab");
         assert_eq!(plain("\u{1b}c\u{1b}"), "");
         assert_eq!(plain("bell\u{7}, tab\t, é"), "bell, tab\t, é");
+    }
+
+    #[tokio::test]
+    async fn a_log_without_end_begins_anew() {
+        use std::io::Write;
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("console.log");
+        let mut guest = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        let mut follower = Follower { log: log.clone(), offset: 0, partial: Vec::new(), most: 2 << 20 };
+        let mut seen = 0;
+        for _ in 0..5 {
+            guest.write_all(&b"all work and no play\n".repeat(50_000)).unwrap();
+            for _ in 0..3 {
+                let lines = follower.read().await.unwrap();
+                seen += lines.iter().filter(|line| *line == "all work and no play").count();
+            }
+            assert!(fs_err::metadata(&log).unwrap().len() <= 4 << 20);
+        }
+        assert!(seen > 200_000 && fs_err::read_to_string(&log).unwrap().starts_with("(goldsmith: what stood here"));
     }
 
     #[tokio::test]

@@ -69,6 +69,9 @@ if [ -n "$4" ]; then
         esac
     done
 fi
+# What the host has a route of its own to, as clouds' DHCP gives it, would win against a whole network's prohibition.
+ip -4 route flush root "$1"
+ip -6 route flush root "$2" 2>/dev/null || true
 ip route add prohibit "$1"
 ip -6 route add prohibit "$2" 2>/dev/null || true
 if [ -n "$3" ]; then mount --bind "$3" /etc/resolv.conf; fi
@@ -89,7 +92,8 @@ impl Isolation {
         let launcher = Launcher { as_root: rustix::process::geteuid().is_root(), resolver: loopback_resolver() };
         // Between its start and the program's, `pasta` is waited for by a child that would wait for ever; of a machine's, a
         // recovery finds it by its folder.
-        let probe = launcher.wrap(&Program::new("true"), &[], "").behind(&["timeout", "--kill-after=5", "60"]);
+        let reaches_nothing = Program::new("sh").args(["-c", "! ip route get 169.254.169.254 2>/dev/null"]);
+        let probe = launcher.wrap(&reaches_nothing, &[], "").behind(&["timeout", "--kill-after=5", "60"]);
         match probe.outliving_us().run().await {
             Ok(()) => Self::Isolated(launcher),
             Err(error) => Self::explain(&error),
@@ -183,8 +187,8 @@ impl Launcher {
     }
 }
 
-/// Loopback and link-local addresses, which no guest reaches whatever a document says.
-fn is_hosts_own(address: &IpAddr) -> bool {
+/// Loopback and link-local addresses and a cloud's metadata, which no guest reaches whatever a document says.
+pub fn is_hosts_own(address: &IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => address.is_loopback() || address.is_link_local() || address.is_unspecified(),
         IpAddr::V6(address) => {
@@ -287,6 +291,25 @@ mod tests {
         }
         let own = isolation.wrap_restricted(&route("192.0.2.7"), &[], &["localhost".to_owned()]).await;
         assert!(own.unwrap_err().to_string().contains("none of them is outside of this host"));
+    }
+
+    /// As where DHCP gives the host a route to its cloud's metadata, and `pasta` copies it.
+    #[tokio::test]
+    async fn a_route_of_the_hosts_to_metadata_is_not_kept() {
+        let namespaces = ["--user", "--map-root-user", "--net"];
+        if Program::new("unshare").args(namespaces).arg("true").run().await.is_err() {
+            eprintln!("not run: no user namespaces can be made here");
+            return;
+        }
+        let [v4, v6] = PROHIBITED;
+        for (route, to) in [("169.254.169.254/32", "169.254.169.254"), ("169.254.0.0/16", "169.254.1.1")] {
+            let given =
+                format!("ip link set lo up && ip route add {route} dev lo && ip route get {to} >&2 && exec \"$@\"");
+            let inside = Program::new("unshare").args(namespaces).args(["sh", "-c", &given, "sh"]);
+            let inside = inside.args(["sh", "-c", INSIDE, "sh", v4, v6, "", ""]);
+            let error = inside.args(["ip", "route", "get", to]).run().await.unwrap_err().to_string();
+            assert!(error.contains("Permission denied") || error.contains("prohibit"), "{route}: {error}");
+        }
     }
 
     #[tokio::test]

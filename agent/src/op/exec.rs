@@ -3,7 +3,9 @@
 use std::io::Read;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use goldsmith_agent::MAX_CHUNK;
@@ -46,15 +48,16 @@ pub(crate) fn run(shared: &Shared, id: u32, exec: Exec) -> Result<Exit, OpError>
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let Started { mut child, group, events, inbox } = start(shared, id, program, &mut command)?;
+    let flow = Arc::new(Flow::default());
     if let Some(stdout) = child.stdout.take() {
-        pump(shared.clone(), id, Stream::Stdout, stdout, events.clone());
+        pump(shared.clone(), id, Stream::Stdout, stdout, (events.clone(), flow.clone()));
     }
     if let Some(stderr) = child.stderr.take() {
-        pump(shared.clone(), id, Stream::Stderr, stderr, events.clone());
+        pump(shared.clone(), id, Stream::Stderr, stderr, (events.clone(), flow.clone()));
     }
     std::thread::spawn(move || drop(events.send(Event::Ended(child.wait()))));
     let timeout = exec.timeout_ms.map_or(FOREVER, Duration::from_millis);
-    let exit = supervise(&inbox, group, 2, Instant::now() + timeout);
+    let exit = supervise(&inbox, group, (2, &flow), Instant::now() + timeout);
     shared.unregister(id);
     exit.map_err(|error| failed(program, &error))
 }
@@ -71,7 +74,7 @@ pub(super) struct Started {
 pub(super) fn start(shared: &Shared, id: u32, program: &str, command: &mut Command) -> Result<Started, OpError> {
     let (events, inbox) = mpsc::channel();
     shared.register(id, events.clone());
-    let child = command.spawn().map_err(|error| {
+    let child = spawn(command).map_err(|error| {
         shared.unregister(id);
         failed(program, &error)
     })?;
@@ -79,15 +82,57 @@ pub(super) fn start(shared: &Shared, id: u32, program: &str, command: &mut Comma
     Ok(Started { child, group, events, inbox })
 }
 
+/// What of the agent the kernel looks at when memory is short.
+const SCORE: &str = "/proc/self/oom_score_adj";
+
+/// Starts a program that the kernel may end as any other when memory is short. The agent itself is the last to go, and its
+/// children would inherit that: then the guest's services would go for a program's hunger.
+fn spawn(command: &mut Command) -> std::io::Result<Child> {
+    static SPAWNING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = SPAWNING.lock().unwrap_or_else(PoisonError::into_inner);
+    let score = std::fs::read_to_string(SCORE).ok().filter(|score| score.starts_with('-'));
+    // Where it can't be changed, it was not set either.
+    let set = |score: &str| drop(std::fs::write(SCORE, score.trim()));
+    if score.is_some() {
+        set("0");
+    }
+    let child = command.spawn();
+    if let Some(score) = score {
+        set(&score);
+    }
+    child
+}
+
+/// Bytes of its own that may be on their way when a program has ended: two full pipes, and what was read of them.
+const OWN_OUTPUT: u64 = 2 * (64 << 10) + 2 * MAX_CHUNK as u64;
+
+/// How a program's outputs get to the host.
+#[derive(Default)]
+pub(super) struct Flow {
+    /// How many of them wait for the host to listen.
+    waiting: AtomicUsize,
+    /// Bytes that it has heard.
+    sent: AtomicU64,
+}
+
+impl Flow {
+    fn send<E>(&self, bytes: usize, send: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let sent = send();
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        sent
+    }
+}
+
 /// Follows a program until it has ended and its outputs are closed, or have had the time to be.
 pub(super) fn supervise(
     inbox: &Receiver<Event>,
     group: Option<Pid>,
-    mut open_outputs: usize,
+    (mut open_outputs, flow): (usize, &Flow),
     mut deadline: Instant,
 ) -> std::io::Result<Exit> {
-    let mut killing = false;
-    let mut exit = None;
+    let (mut killing, mut exit, mut most) = (false, None, 0);
     loop {
         if let (Some(exit), 0) = (exit, open_outputs) {
             return Ok(exit);
@@ -102,12 +147,19 @@ pub(super) fn supervise(
                 }
                 exit = Some(if killing { Exit::Killed } else { describe(status) });
                 deadline = Instant::now() + OUTPUT_GRACE;
+                most = flow.sent.load(Ordering::Relaxed) + OWN_OUTPUT;
             }
             Ok(Event::Cancel) if exit.is_none() && !killing => deadline = Instant::now(),
             Ok(Event::Cancel) => {}
             Err(RecvTimeoutError::Disconnected) => return Ok(exit.unwrap_or(Exit::Killed)),
             Err(RecvTimeoutError::Timeout) => {
                 if let Some(exit) = exit {
+                    // A host that does not listen for a while still gets what the program itself has written.
+                    let is_waiting = flow.waiting.load(Ordering::Relaxed) > 0;
+                    if is_waiting && flow.sent.load(Ordering::Relaxed) < most {
+                        deadline = Instant::now() + OUTPUT_GRACE;
+                        continue;
+                    }
                     return Ok(exit);
                 }
                 signal(group, if killing { Signal::KILL } else { Signal::TERM });
@@ -139,14 +191,14 @@ pub(super) fn pump(
     id: u32,
     stream: Stream,
     mut pipe: impl Read + Send + 'static,
-    events: Sender<Event>,
+    (events, flow): (Sender<Event>, Arc<Flow>),
 ) {
     std::thread::spawn(move || {
         let mut buffer = vec![0; MAX_CHUNK];
         loop {
             match pipe.read(&mut buffer) {
                 Ok(0) => break,
-                Ok(n) if shared.output(id, stream, &buffer[..n]).is_ok() => {}
+                Ok(n) if flow.send(n, || shared.output(id, stream, &buffer[..n])).is_ok() => {}
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 _ => break,
             }

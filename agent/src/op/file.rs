@@ -129,7 +129,15 @@ pub(crate) fn make_folder(path: &str, mode: Option<u32>) -> Result<(), OpError> 
 }
 
 pub(crate) fn copy(from: &str, to: &str) -> Result<(), OpError> {
-    fs::copy(from, to).map(drop).map_err(|error| failed(&format!("{from} to {to}"), &error))
+    let copy = || -> io::Result<()> {
+        let source = fs::metadata(from)?;
+        // Its own copy would begin by being emptied.
+        if fs::metadata(to).is_ok_and(|there| (there.dev(), there.ino()) == (source.dev(), source.ino())) {
+            return Err(io::Error::other("they are the same file"));
+        }
+        fs::copy(from, to).map(drop)
+    };
+    copy().map_err(|error| failed(&format!("{from} to {to}"), &error))
 }
 
 pub(crate) fn remove(path: &str) -> Result<(), OpError> {
@@ -161,6 +169,20 @@ mod tests {
         let folder = std::env::temp_dir().join(name);
         fs::create_dir_all(&folder).unwrap();
         folder
+    }
+
+    #[test]
+    fn a_file_is_not_copied_onto_itself() {
+        let folder = folder();
+        let (file, link) = (folder.join("file"), folder.join("link"));
+        fs::write(&file, "kept").unwrap();
+        std::os::unix::fs::symlink("file", &link).unwrap();
+        for to in [&file, &link] {
+            let refused = copy(file.to_str().unwrap(), to.to_str().unwrap()).unwrap_err();
+            assert!(refused.message.contains("the same file"), "{refused:?}");
+        }
+        assert_eq!(fs::read_to_string(&file).unwrap(), "kept");
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use goldsmith_agent::message::{Exec, Exit, OpError, OpErrorKind, Size, Stream};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use super::exec::{Event, FOREVER, Started, pump, start, supervise};
+use super::exec::{Event, FOREVER, Flow, Started, pump, start, supervise};
 use super::failed;
 use crate::server::Shared;
 
@@ -38,10 +39,11 @@ pub(crate) fn run(shared: &Shared, id: u32, exec: Exec, size: Size, keys: Receiv
     // With it goes the last copy of the program's side that is ours: what is left closes with the program.
     drop(command);
     std::thread::spawn(move || type_keys(keyboard, &keys));
-    pump(shared.clone(), id, Stream::Stdout, controller, events.clone());
+    let flow = Arc::new(Flow::default());
+    pump(shared.clone(), id, Stream::Stdout, controller, (events.clone(), flow.clone()));
     std::thread::spawn(move || drop(events.send(Event::Ended(child.wait()))));
     let timeout = exec.timeout_ms.map_or(FOREVER, Duration::from_millis);
-    let exit = supervise(&inbox, group, 1, Instant::now() + timeout);
+    let exit = supervise(&inbox, group, (1, &flow), Instant::now() + timeout);
     shared.unregister(id);
     exit.map_err(|error| failed(program, &error))
 }

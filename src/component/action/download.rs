@@ -113,11 +113,15 @@ async fn fetch(call: &Call<'_>, wanted: &Wanted) -> Result<Result<(), String>, g
 }
 
 async fn attempt_once(call: &Call<'_>, wanted: &Wanted, partial: &str) -> Result<Result<(), String>, guest::Error> {
-    match call.courier.download(&wanted.file).await {
+    let Some(content) = call.in_time(call.courier.download(&wanted.file)).await else {
+        return Ok(Err(call.timed_out()));
+    };
+    match content {
         Err(problem) => return Ok(Err(problem)),
-        Ok(Some(content)) => match call.guest.write(partial, 0o644, content).await {
-            Err(guest::Error::Source(error)) => return Ok(Err(error.to_string())),
-            written => written?,
+        Ok(Some(content)) => match call.in_time(call.guest.write(partial, 0o644, content)).await {
+            None => return Ok(Err(call.timed_out())),
+            Some(Err(guest::Error::Source(error))) => return Ok(Err(error.to_string())),
+            Some(written) => written?,
         },
         Ok(None) => {
             let insecure = if wanted.file.insecure { "true" } else { "false" };

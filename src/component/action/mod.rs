@@ -119,6 +119,9 @@ impl Verdict {
     const NOTHING: Self = Self::Done(Vec::new());
 }
 
+/// How much later than its deadline an attempt is given up that does not end by itself: no program is ended as late.
+const OVERTIME: Duration = guest::REPORT_GRACE.saturating_mul(2);
+
 /// What a step keeps of a program's standard output, in bytes: it becomes part of other steps' inputs.
 pub(super) const STDOUT_LIMIT: usize = 1 << 20;
 /// What is kept of a tool's complaint, in bytes.
@@ -214,6 +217,14 @@ impl Call<'_> {
         }
     }
 
+    /// What comes of work on the host's side, unless its time is up before.
+    async fn in_time<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        match self.deadline {
+            None => Some(work.await),
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), work).await.ok(),
+        }
+    }
+
     /// Whether its time is up.
     pub(super) fn is_late(&self) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= Instant::now())
@@ -223,15 +234,8 @@ impl Call<'_> {
     async fn put(&self, place: &str, content: Content) -> Result<Result<(), String>, guest::Error> {
         self.make_parent(place).await?;
         let partial = format!("{place}.part");
-        let written = match self.deadline {
-            None => self.guest.write(&partial, 0o644, content).await,
-            Some(deadline) => {
-                let written =
-                    tokio::time::timeout_at(deadline.into(), self.guest.write(&partial, 0o644, content)).await;
-                written.unwrap_or_else(|_| Err(guest::Error::Source(std::io::Error::other(self.timed_out()))))
-            }
-        };
-        match written {
+        let written = self.in_time(self.guest.write(&partial, 0o644, content)).await;
+        match written.unwrap_or_else(|| Err(guest::Error::Source(std::io::Error::other(self.timed_out())))) {
             Err(guest::Error::Source(error)) => {
                 if self.guest.stat(&partial, false).await?.is_some() {
                     self.guest.remove(&partial).await?;
@@ -268,9 +272,16 @@ fn keep(kept: &mut Vec<u8>, data: &[u8], limit: usize) {
 
 impl Module {
     /// One attempt. A refusal by the agent is the step's failure, and so are bytes that did not come; anything else ends
-    /// the run.
+    /// the run. What neither the guest nor the work itself has ended in time is given up.
     pub(super) async fn attempt(run: Run, call: &Call<'_>) -> Result<Verdict, guest::Error> {
-        match run(call).await {
+        let attempted = match call.deadline {
+            None => run(call).await,
+            Some(deadline) => match tokio::time::timeout_at((deadline + OVERTIME).into(), run(call)).await {
+                Ok(attempted) => attempted,
+                Err(_) => return Ok(Verdict::Failed(call.timed_out())),
+            },
+        };
+        match attempted {
             Err(guest::Error::Refused(error)) => Ok(Verdict::Failed(error.message)),
             Err(guest::Error::Source(error)) => Ok(Verdict::Failed(error.to_string())),
             verdict => verdict,

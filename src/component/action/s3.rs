@@ -59,7 +59,8 @@ async fn fetch_all(
     destination: &str,
     overwrite: bool,
 ) -> Result<Result<(), String>, guest::Error> {
-    let keys = match call.courier.list(prefix, MAX_OBJECTS).await {
+    let listed = call.in_time(call.courier.list(prefix, MAX_OBJECTS)).await;
+    let keys = match listed.unwrap_or_else(|| Err(call.timed_out())) {
         Ok(keys) if keys.is_empty() => return Ok(Err("there is no such object".to_owned())),
         Ok(keys) if keys.len() > MAX_OBJECTS => return Ok(Err(format!("there are more than {MAX_OBJECTS} objects"))),
         Ok(keys) => keys,
@@ -98,7 +99,7 @@ async fn fetch(
     if let Some(problem) = call.in_the_way(place, overwrite).await? {
         return Ok(Err(problem));
     }
-    match call.courier.get(wanted).await {
+    match call.in_time(call.courier.get(wanted)).await.unwrap_or_else(|| Err(call.timed_out())) {
         Ok(content) => call.put(place, content).await,
         Err(problem) => Ok(Err(problem)),
     }
@@ -113,7 +114,8 @@ pub(super) async fn upload(call: &Call<'_>) -> Result<Verdict, guest::Error> {
             Ok(files) => files,
             Err(problem) => return Ok(Verdict::Failed(problem)),
         };
-        let is_one = matches!(files.as_slice(), [(_, name)] if !name.contains('/')) && !source.contains('*');
+        // The one file that was named, and not the only one in a folder.
+        let is_one = matches!(files.as_slice(), [(path, _)] if *path == source.trim_end_matches('/'));
         for (path, name) in files {
             let key = match destination.key.trim_end_matches('/') {
                 "" => name,
@@ -121,7 +123,8 @@ pub(super) async fn upload(call: &Call<'_>) -> Result<Verdict, guest::Error> {
                 prefix => format!("{prefix}/{name}"),
             };
             let to = Object { key, ..destination.clone() };
-            if let Err(problem) = call.courier.put(&to, content(call.guest, &path)).await {
+            let put = call.in_time(call.courier.put(&to, content(call.guest, &path))).await;
+            if let Err(problem) = put.unwrap_or_else(|| Err(call.timed_out())) {
                 return Ok(Verdict::Failed(format!("{path}: {problem}")));
             }
         }

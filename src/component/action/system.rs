@@ -21,7 +21,9 @@ if command -v apt-get >/dev/null; then
   get() { apt-get -qy -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"; }
   get update
   held=
+  # What is held already stays so afterwards.
   for package in $exclude; do
+    if apt-mark showhold "$package" | grep -q .; then continue; fi
     apt-mark hold "$package" >/dev/null && held="$held $package"
   done
   status=0
@@ -35,10 +37,15 @@ for package in $exclude; do without="$without --exclude=$package"; done
 if command -v dnf >/dev/null; then exec dnf -y upgrade $without $include; fi
 if command -v yum >/dev/null; then exec yum -y update $without $include; fi
 if command -v zypper >/dev/null; then
-  for package in $exclude; do zypper --non-interactive addlock "$package"; done
+  locked=
+  for package in $exclude; do
+    if zypper --non-interactive --quiet locks 2>/dev/null | grep -q "| *$package *|"; then continue; fi
+    zypper --non-interactive addlock "$package"
+    locked="$locked $package"
+  done
   status=0
   zypper --non-interactive update $include || status=$?
-  for package in $exclude; do zypper --non-interactive removelock "$package"; done
+  for package in $locked; do zypper --non-interactive removelock "$package"; done
   exit $status
 fi
 echo "neither apt-get, dnf, yum nor zypper is installed" >&2
