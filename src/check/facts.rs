@@ -134,7 +134,9 @@ pub fn assemble(volumes: &[Volume]) -> Option<System> {
     // What is mounted in another file system comes behind it.
     mounts.sort_by_key(|mount| mount.place.len());
     for mount in mounts.iter().filter(|mount| mount.place.starts_with('/') && mount.place.len() > 1) {
-        let volume = volumes.iter().find(|volume| volume.is_named(&mount.device));
+        // Each once: what is mounted at a second place shows the same files, and a disk may name any number of places.
+        let is_mounted = |volume: &&Volume| system.places.iter().any(|(_, number)| *number == volume.number);
+        let volume = volumes.iter().find(|volume| volume.is_named(&mount.device)).filter(|volume| !is_mounted(volume));
         if let Some((volume, tree)) = volume.and_then(|volume| Some((volume, volume.tree()?))) {
             system.tree.graft(&mount.place, tree);
             system.places.push((mount.place.clone(), volume.number));

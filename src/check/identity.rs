@@ -231,9 +231,12 @@ fn default_passwords(system: &Tree, findings: &mut Findings) {
     let mend = "remove it: whoever starts an instance says who may log in";
     for (path, config) in cloud_configs(system) {
         let users = config["users"].as_sequence().into_iter().flatten();
-        let people: Vec<&Yaml> = users.chain([&config["system_info"]["default_user"]]).collect();
+        let people: Vec<&Yaml> = users.chain([&config["user"], &config["system_info"]["default_user"]]).collect();
+        let changed = config["chpasswd"]["users"].as_sequence().into_iter().flatten();
         let fields = ["passwd", "hashed_passwd", "plain_text_passwd"];
         let has_password = people.iter().any(|person| fields.iter().any(|field| person[*field].is_string()));
+        // Of type RANDOM, each copy makes its own.
+        let has_password = has_password || { changed }.any(|user| user["password"].is_string());
         if has_password || config["password"].is_string() || !config["chpasswd"]["list"].is_null() {
             findings.fail(format!("{path} gives every copy a password"), mend);
         }

@@ -136,8 +136,9 @@ struct Findings(Vec<Finding>);
 
 impl Findings {
     fn add(&mut self, verdict: Verdict, reason: &str, mend: Option<&str>) {
-        let reason = plain(reason).chars().take(LONGEST_REASON).collect();
-        self.0.push(Finding { verdict, reason, mend: mend.map(str::to_owned) });
+        // Both may quote the disk.
+        let shown = |text: &str| plain(text).chars().take(LONGEST_REASON).collect();
+        self.0.push(Finding { verdict, reason: shown(reason), mend: mend.map(shown) });
     }
 
     fn fail(&mut self, reason: impl AsRef<str>, mend: &str) {

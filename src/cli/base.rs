@@ -56,10 +56,18 @@ pub(super) async fn run(command: Command, context: &Context) -> Result<(), CliEr
 fn list(context: &Context) -> Result<(), CliError> {
     let store = context.store()?;
     let aliases = parent::alias::all(Path::new("."))?;
-    let mut listed = Vec::new();
+    let (mut listed, mut bad) = (Vec::new(), 0);
     for name in catalogue::names(Path::new(".")) {
         let Some(source) = catalogue::find(&name, Path::new("."))? else { continue };
-        let base = catalogue::decode(&source)?;
+        let base = match catalogue::decode(&source) {
+            Ok(base) => base,
+            Err(error) => {
+                // The others are there all the same.
+                context.output.error(&error.into());
+                bad += 1;
+                continue;
+            }
+        };
         let kind = match base.origin {
             Origin::Url(_) => "url",
             Origin::Bootstrap(_) => "bootstrap",
@@ -68,8 +76,9 @@ fn list(context: &Context) -> Result<(), CliError> {
         let aliases = aliases.iter().filter(|alias| alias.base == name).map(ToString::to_string).collect();
         listed.push(Listed { name, kind, description: base.description.trim().to_owned(), disk, aliases });
     }
+    let outcome = if bad > 0 { Err(CliError::Documents { count: bad }) } else { Ok(()) };
     if context.output.json {
-        return context.output.json(&listed);
+        return context.output.json(&listed).and(outcome);
     }
     let rows: Vec<Vec<String>> = listed
         .iter()
@@ -82,7 +91,7 @@ fn list(context: &Context) -> Result<(), CliError> {
     let rows: Vec<Vec<String>> = aliases.into_iter().map(|alias| vec![alias.to_string(), alias.base]).collect();
     context.output.result("");
     table(&["IN AWS", "BASE IMAGE"], &rows).iter().for_each(|line| context.output.result(line));
-    Ok(())
+    outcome
 }
 
 async fn pull(names: &[String], context: &Context) -> Result<(), CliError> {

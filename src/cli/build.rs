@@ -13,10 +13,10 @@ use super::values::ValueArguments;
 use super::{Accelerator, Context, terminal};
 use crate::document::distribution::Distribution;
 use crate::factory::{
-    self, CheckOptions, ExportWishes, Factory, Format, Options, Place, Plan, PublishOptions, SiteWishes,
+    self, Built, CheckOptions, ExportWishes, Factory, Format, Options, Place, Plan, PublishOptions, SiteWishes,
 };
 use crate::store::manifest::{Stage, State};
-use crate::store::{Image, Reservation};
+use crate::store::{Image, Reservation, Store};
 
 /// Build an image from a recipe, test it, export it
 #[derive(Debug, Args)]
@@ -126,6 +126,9 @@ struct Exported<'a> {
 }
 
 pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), CliError> {
+    if matches!(arguments.on_failure, OnFailure::Shell) {
+        context.no_json("what the guest's shell writes")?;
+    }
     let mut factory = Factory { endpoints: arguments.services.endpoints(), ..context.factory(arguments.accel)? };
     let plan = arguments.values.plan(|given| Plan::read(&arguments.recipe, given), &factory).await?;
     let distribution = arguments.distribution.as_deref().map(|path| publish::read(path, context)).transpose()?;
@@ -161,20 +164,18 @@ async fn make(
 ) -> Result<(), CliError> {
     let store = factory.store.clone();
     let built = factory.build(plan, options).await;
-    if let Some(path) = junit {
-        let tested = match &built {
-            Ok(built) => Some(&built.image.id),
-            Err(factory::Error::Test { image, .. }) => Some(image),
-            Err(_) => None,
-        };
-        if let Some(id) = tested {
-            let image = store.find(&id.into(), |_| true)?;
-            if let Some(test) = &image.manifest.test {
-                super::junit::write(path, &image, test)?;
-            }
+    let reported = match junit {
+        Some(path) => report_test(path, &built, &store),
+        None => Ok(()),
+    };
+    let built = match (built, reported) {
+        (Ok(built), reported) => reported.map(|()| built)?,
+        (Err(failure), reported) => {
+            // The build's own failure counts.
+            reported.unwrap_or_else(|error| context.output.warning(&crate::host::one_line(&error)));
+            return Err(failure.into());
         }
-    }
-    let built = built?;
+    };
     let Some(distribution) = distribution else {
         drop(factory);
         return show(&built.image, &built.stages, context);
@@ -193,6 +194,17 @@ async fn make(
         publish::show(&outcomes, context);
     }
     publish::failure(&image.id, &outcomes)
+}
+
+/// Writes the report of a build's test, if there was one.
+fn report_test(path: &Path, built: &Result<Built, factory::Error>, store: &Store) -> Result<(), CliError> {
+    let tested = match built {
+        Ok(built) => &built.image.id,
+        Err(factory::Error::Test { image, .. }) => image,
+        Err(_) => return Ok(()),
+    };
+    let image = store.find(&tested.into(), |_| true)?;
+    image.manifest.test.as_ref().map_or(Ok(()), |test| super::junit::write(path, &image, test))
 }
 
 /// Prints a finished image, and what was done for it just now.

@@ -91,7 +91,17 @@ fn validate(arguments: &Validation, context: &Context) -> Result<(), CliError> {
     let mut bad = 0;
     let mut verdicts = Vec::new();
     for path in &arguments.documents {
-        for Verdict { name, report, valid } in check(path, &rules, arguments.platform)? {
+        let source = match Source::read(path).map_err(crate::factory::Error::Unreadable) {
+            Ok(source) => source,
+            Err(error) => {
+                bad += 1;
+                let message = error.to_string();
+                verdicts.push(serde_json::json!({ "path": path, "valid": false, "message": message }));
+                context.output.error(&error.into());
+                continue;
+            }
+        };
+        for Verdict { name, report, valid } in check(&source, &rules, arguments.platform) {
             bad += usize::from(!valid);
             if context.output.json {
                 verdicts.push(describe(&name, path, valid, &report));
@@ -117,11 +127,10 @@ struct Verdict {
 }
 
 /// What is to be said of the documents that a file is or holds.
-fn check(path: &Path, rules: &Rules, platform: Option<Platform>) -> Result<Vec<Verdict>, CliError> {
-    let source: Arc<Source> = Source::read(path)?;
-    let (found, report) = match carrier::find(&source) {
+fn check(source: &Arc<Source>, rules: &Rules, platform: Option<Platform>) -> Vec<Verdict> {
+    let (found, report) = match carrier::find(source) {
         Ok(found) => found,
-        Err(report) => return Ok(vec![Verdict { name: source.name.clone(), report, valid: false }]),
+        Err(report) => return vec![Verdict { name: source.name.clone(), report, valid: false }],
     };
     let of_the_file = (found.is_empty() || !report.diagnostics.is_empty()).then(|| Verdict {
         name: source.name.clone(),
@@ -137,7 +146,7 @@ fn check(path: &Path, rules: &Rules, platform: Option<Platform>) -> Result<Vec<V
             Err(report) => Verdict { name, report, valid: false },
         }
     });
-    Ok(of_the_file.into_iter().chain(of_documents).collect())
+    of_the_file.into_iter().chain(of_documents).collect()
 }
 
 fn describe(name: &str, path: &Path, valid: bool, report: &Report) -> serde_json::Value {

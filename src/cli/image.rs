@@ -50,6 +50,12 @@ pub(super) enum Command {
         /// The file
         file: PathBuf,
     },
+    /// Read images' disks, and say whether they are what was sealed
+    Verify {
+        /// The images: NAME, NAME/VERSION or NAME/VERSION/BUILD
+        #[arg(required = true)]
+        images: Vec<Pattern>,
+    },
     /// Go on from a failed test or a failed publication, without building
     Retry(retry::Arguments),
     /// Publish an image without building: the same as `goldsmith publish`
@@ -92,6 +98,7 @@ pub(super) async fn run(command: Command, context: &Context) -> Result<(), CliEr
         Command::Log { image, console } => log(&find(&image, context)?, console, context),
         Command::Save { image, file } => save(&image, &file, context),
         Command::Load { file } => load(&file, context),
+        Command::Verify { images } => verify(&images, context).await,
         Command::Rm { images } => remove(&images, context),
     }
 }
@@ -191,24 +198,54 @@ fn log(image: &Image, console: bool, context: &Context) -> Result<(), CliError> 
     let mut bytes = Vec::new();
     fs_err::File::open(image.folder().join(name))?.read_to_end(&mut bytes)?;
     text.push_str(&String::from_utf8_lossy(&bytes));
-    for line in text.lines() {
-        context.output.result(&crate::machine::console::plain(line));
+    let lines = text.lines().map(crate::machine::console::plain);
+    if context.output.json {
+        return context.output.json(&serde_json::json!({ "image": image.id, "lines": lines.collect::<Vec<_>>() }));
     }
+    lines.for_each(|line| context.output.result(&line));
     Ok(())
+}
+
+/// What has been done is the result of a command that does no more, and is said as such where a program reads it.
+fn done(context: &Context, words: &str, object: &serde_json::Value) -> Result<(), CliError> {
+    if context.output.json {
+        return context.output.json(object);
+    }
+    context.output.progress(words);
+    Ok(())
+}
+
+async fn verify(patterns: &[Pattern], context: &Context) -> Result<(), CliError> {
+    let factory = context.factory(Accelerator::Auto)?;
+    let images = patterns.iter().map(|pattern| factory.store.find_sealed(pattern)).collect::<Result<Vec<_>, _>>()?;
+    let (mut verdicts, mut failure) = (Vec::new(), None);
+    for image in images {
+        let verified = factory.verify(&image).await;
+        let verdict = verified.as_ref().map_or_else(ToString::to_string, |()| "is what was sealed".to_owned());
+        verdicts.push(serde_json::json!({ "image": image.id, "valid": verified.is_ok(), "verdict": verdict }));
+        if !context.output.json {
+            context.output.result(&format!("{}: {verdict}", image.id));
+        }
+        failure = failure.or(verified.err());
+    }
+    if context.output.json {
+        context.output.json(&verdicts)?;
+    }
+    failure.map_or(Ok(()), |failure| Err(failure.into()))
 }
 
 fn save(pattern: &Pattern, file: &Path, context: &Context) -> Result<(), CliError> {
     let image = find(pattern, context)?;
     context.factory(Accelerator::Auto)?.save(&image, file)?;
-    context.output.progress(&format!("saved {} to {}", image.id, file.display()));
-    Ok(())
+    let words = format!("saved {} to {}", image.id, file.display());
+    done(context, &words, &serde_json::json!({ "image": image.id, "file": file }))
 }
 
 fn load(file: &Path, context: &Context) -> Result<(), CliError> {
     let (image, loaded) = context.factory(Accelerator::Auto)?.load(file)?;
     let how = if loaded == Loaded::New { "loaded" } else { "was there already" };
-    context.output.progress(&format!("{} {how}", image.id));
-    Ok(())
+    let object = serde_json::json!({ "image": image.id, "new": loaded == Loaded::New });
+    done(context, &format!("{} {how}", image.id), &object)
 }
 
 fn remove(patterns: &[Pattern], context: &Context) -> Result<(), CliError> {
@@ -221,10 +258,14 @@ fn remove(patterns: &[Pattern], context: &Context) -> Result<(), CliError> {
         }
         images.push(store.find(pattern, |_| true)?);
     }
+    let mut removed = Vec::new();
     for image in images {
         let id = image.id.clone();
         image.remove(&store)?;
-        context.output.progress(&format!("removed {id}"));
+        if !context.output.json {
+            context.output.progress(&format!("removed {id}"));
+        }
+        removed.push(id);
     }
-    Ok(())
+    if context.output.json { context.output.json(&serde_json::json!({ "removed": removed })) } else { Ok(()) }
 }

@@ -81,7 +81,8 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> Result<(), CliErro
     let Arguments { files, output, parameters, region, account, stack_name, force, strict } = arguments;
     let environment = Environment { parameters, region, account, stack: stack_name, guesses: false };
     let folder = output.unwrap_or_else(|| default_folder(&files));
-    let sources = files.iter().map(|file| Source::read(file)).collect::<Result<Vec<_>, _>>()?;
+    let read = |file| Source::read(file).map_err(crate::factory::Error::Unreadable);
+    let sources = files.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
     let imported = match import::import(&sources, &environment, &folder) {
         Err(import::Error::Nothing { files, notes }) => {
             notes.iter().for_each(|note| context.output.progress(&line(note)));

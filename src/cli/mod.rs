@@ -35,6 +35,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use goldsmith_aws::Endpoints;
 use tokio_util::sync::CancellationToken;
@@ -61,11 +62,12 @@ struct Cli {
 #[derive(Debug, Clone, Args)]
 struct Global {
     /// Folder with images, parents and caches [default: $XDG_DATA_HOME/goldsmith]
-    #[arg(long, global = true, env = "GOLDSMITH_HOME", value_name = "DIR", hide_env_values = true)]
+    #[arg(long, global = true, env = "GOLDSMITH_HOME", value_name = "DIR", hide_env_values = true,
+          value_parser = OsStringValueParser::new().map(PathBuf::from))]
     home: Option<PathBuf>,
     /// Space that layers may take; those that were not used for longest go first
     #[arg(long, global = true, env = "GOLDSMITH_LAYER_BUDGET", value_name = "SIZE", hide_env_values = true,
-          default_value_t = Size(LAYER_BUDGET))]
+          default_value_t = Size(LAYER_BUDGET), value_parser = layer_budget)]
     layer_budget: Size,
     /// Print the result as one JSON object, and nothing else, to standard output
     #[arg(long, global = true)]
@@ -76,6 +78,10 @@ struct Global {
     /// Print more of what happens; twice for everything
     #[arg(long, short, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
     verbose: u8,
+}
+
+fn layer_budget(text: &str) -> Result<Size, String> {
+    if text.is_empty() { Ok(Size(LAYER_BUDGET)) } else { text.parse().map_err(|error| format!("{error}")) }
 }
 
 #[derive(Debug, Subcommand)]
@@ -158,7 +164,8 @@ struct Context {
 impl Context {
     /// The store, after dead processes' leftovers have been cleared away.
     fn store(&self) -> Result<Store, CliError> {
-        let root = match &self.global.home {
+        // A variable that is set to nothing counts as none.
+        let root = match self.global.home.as_ref().filter(|home| !home.as_os_str().is_empty()) {
             Some(home) => home.clone(),
             None => Store::default_root()?,
         };
@@ -171,6 +178,14 @@ impl Context {
             self.output.warning(&format!("{image} was left by a goldsmith that was killed; it is FAILED now"));
         }
         Ok(store)
+    }
+
+    /// That nobody expects a JSON document where something else goes to standard output.
+    fn no_json(&self, what: &str) -> Result<(), CliError> {
+        if self.output.json {
+            return Err(CliError::Usage(format!("`--json` can't be had here: {what} goes to standard output")));
+        }
+        Ok(())
     }
 
     fn factory(&self, accelerator: Accelerator) -> Result<Factory, CliError> {
@@ -219,7 +234,7 @@ pub fn main() -> ExitCode {
     });
     // A read or a digest that is under way on a thread of its own must not hold the exit.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
-    match result {
+    match result.and_then(|()| output.is_whole()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output.error(&error);

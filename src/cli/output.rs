@@ -1,7 +1,7 @@
 //! Where things are printed: results to standard output, the rest to standard error.
 
 use std::io::{IsTerminal, Write};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anstyle::{AnsiColor, Style};
 use indicatif::{MultiProgress, ProgressDrawTarget};
@@ -17,6 +17,8 @@ pub(super) struct Output {
     pub(super) quiet: bool,
     bars: Arc<MultiProgress>,
     live: bool,
+    /// Why a result could not be printed.
+    unprinted: Arc<OnceLock<std::io::Error>>,
 }
 
 /// Styles of what is printed. Colour never carries a meaning that the words do not.
@@ -32,7 +34,8 @@ impl Output {
         let is_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false");
         let live = is_live(is_terminal, is_ci, global.quiet, global.verbose > 0);
         let target = if live { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
-        Self { json: global.json, quiet: global.quiet, bars: Arc::new(MultiProgress::with_draw_target(target)), live }
+        let bars = Arc::new(MultiProgress::with_draw_target(target));
+        Self { json: global.json, quiet: global.quiet, bars, live, unprinted: Arc::default() }
     }
 
     /// Where bars are drawn.
@@ -55,8 +58,22 @@ impl Output {
 
     /// Prints a line of a result.
     pub(super) fn result(&self, line: &str) {
-        // A reader that has seen enough, `head` for instance, closes the pipe.
-        let _closed = writeln!(anstream::stdout().lock(), "{line}");
+        match writeln!(anstream::stdout().lock(), "{line}") {
+            // A reader that has seen enough, `head` for instance, closes the pipe.
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                // The first says why; what follows is of no more use.
+                let _known = self.unprinted.set(error);
+            }
+            _ => {}
+        }
+    }
+
+    /// That all results were printed that should be.
+    pub(super) fn is_whole(&self) -> Result<(), CliError> {
+        let failed = |error: &std::io::Error| {
+            CliError::Io(std::io::Error::new(error.kind(), format!("the result can't be printed: {error}")))
+        };
+        self.unprinted.get().map_or(Ok(()), |error| Err(failed(error)))
     }
 
     /// Prints a result as JSON.

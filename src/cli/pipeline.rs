@@ -106,9 +106,15 @@ pub(super) struct FolderArguments {
         value_name = "DIR",
         default_value = ".",
         hide_env_values = true,
-        hide_default_value = true
+        hide_default_value = true,
+        value_parser = folder
     )]
     pub(super) folder: PathBuf,
+}
+
+/// A variable that is set to nothing counts as none.
+fn folder(text: &str) -> Result<PathBuf, String> {
+    Ok(PathBuf::from(if text.is_empty() { "." } else { text }))
 }
 
 /// How builds are made

@@ -131,7 +131,7 @@ impl CliError {
         match self {
             Self::Factory(error) => factory_code(error),
             Self::Store(error) => store_code(error),
-            Self::Parent(_) => NO_PARENT,
+            Self::Parent(error) => parent_code(error),
             Self::Pipeline(error) => pipeline_code(error),
             Self::Runs { .. } => OTHER,
             Self::Documents { .. } | Self::Usage(_) => INVALID,
@@ -160,7 +160,7 @@ fn factory_code(error: &factory::Error) -> u8 {
     use factory::Error;
     match error {
         Error::Document(_) | Error::Unreadable(_) | Error::Recipe { .. } => INVALID,
-        Error::Parent(_) => NO_PARENT,
+        Error::Parent(error) => parent_code(error),
         Error::Step { .. } => STEP_FAILED,
         Error::Guest { source, .. } | Error::Shell { source } => guest_code(source),
         Error::Test { .. } => TEST_FAILED,
@@ -177,6 +177,11 @@ fn factory_code(error: &factory::Error) -> u8 {
         | Error::Disk { .. }
         | Error::Io(_) => OTHER,
     }
+}
+
+fn parent_code(error: &parent::Error) -> u8 {
+    // What is wrong is the document.
+    if matches!(error, parent::Error::Description(_)) { INVALID } else { NO_PARENT }
 }
 
 /// What the guest did is the build's failure; what happened to its machine is not.

@@ -30,6 +30,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), CliError> {
+    context.no_json("the guest's console")?;
     let factory = context.factory(arguments.accel)?;
     let subject = if Path::new(&arguments.image).is_file() {
         Subject::Disk(arguments.image.into())
@@ -73,7 +74,7 @@ async fn attach(console: &mut Console, context: &Context) -> Result<(), CliError
                 Ok(n) if keys[..n].contains(&DETACH) => break,
                 Ok(n) => to_guest.write_all(&keys[..n]).await?,
             },
-            () = context.cancel.cancelled() => break,
+            () = context.cancel.cancelled() => return Err(crate::factory::Error::Interrupted.into()),
         }
     }
     drop(raw);

@@ -31,6 +31,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), CliError> {
+    context.no_json("what the guest's shell writes")?;
     let factory = Factory { endpoints: arguments.services.endpoints(), ..context.factory(arguments.accel)? };
     let plan = arguments.values.plan(|given| Plan::read(&arguments.recipe, given), &factory).await?;
     let options = Options { site: arguments.site.wishes(), ..Options::default() };

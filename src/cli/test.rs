@@ -44,11 +44,13 @@ pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), C
     drop(factory);
     telling.finish(context).await;
     let (image, test) = tested?;
-    if let Some(path) = &arguments.junit {
-        junit::write(path, &image, &test)?;
-    }
+    let reported = arguments.junit.as_ref().map_or(Ok(()), |path| junit::write(path, &image, &test));
     match factory::test_failure(&image, &test) {
-        Some(failure) => Err(failure.into()),
-        None => build::show(&image, &image.manifest.stages, context),
+        Some(failure) => {
+            // The test's own failure counts.
+            reported.unwrap_or_else(|error| context.output.warning(&crate::host::one_line(&error)));
+            Err(failure.into())
+        }
+        None => reported.and_then(|()| build::show(&image, &image.manifest.stages, context)),
     }
 }

@@ -284,7 +284,7 @@ impl Tree {
             for (index, (name, value)) in file.extended.iter().enumerate() {
                 let content = scratch.join(format!("attribute-{number}-{index}"));
                 fs::write(&content, value)?;
-                let _infallible = writeln!(commands, "ea_set -f {} \"{}\" {name}", content.display(), file.path);
+                let _infallible = writeln!(commands, "ea_set -f \"{}\" \"{}\" {name}", content.display(), file.path);
             }
         }
         Ok(commands)

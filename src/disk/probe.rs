@@ -152,6 +152,11 @@ fn classify(head: &[u8], foot: &[u8; HEAD], length: u64) -> Result<Format, &'sta
         (b"\x28\xb5\x2f\xfd", "it is compressed with zstd; unpack it first"),
         (b"BZh", "it is compressed with bzip2; unpack it first"),
         (b"PK\x03\x04", "it is a zip archive; unpack it first"),
+        (b"<<< ", "it is a VDI of VirtualBox; convert it to qcow2 first"),
+        (b"QED\0", "it is a QED disk; convert it to qcow2 first"),
+        (b"WithoutFreeSpace", "it is a disk of Parallels; convert it to qcow2 first"),
+        (b"WithouFreSpacExt", "it is a disk of Parallels; convert it to qcow2 first"),
+        (b"LUKS\xba\xbe", "it is encrypted"),
         (b"<!DOCTYPE", "it is a web page"),
         (b"<html", "it is a web page"),
     ] {

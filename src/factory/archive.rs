@@ -14,6 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use fs_err as fs;
 use sha2::{Digest, Sha256};
 use tar::{Archive, Builder, Entry, EntryType, Header};
+use tokio_util::sync::CancellationToken;
 
 use super::{Error, Factory};
 use crate::disk::probe::{self, Format};
@@ -58,8 +59,10 @@ impl Factory {
         }
         append(&mut tar, MANIFEST, manifest.len() as u64, &manifest[..])?;
         append(&mut tar, SUMS, sums.len() as u64, sums.as_bytes())?;
-        let mut hashing = Hashing { from: fs::File::open(image.disk())?, hasher: Sha256::new() };
-        append(&mut tar, DISK, disk.bytes, (&mut hashing).take(disk.bytes))?;
+        let mut hashing =
+            Hashing { from: fs::File::open(image.disk())?, hasher: Sha256::new(), cancel: self.cancel.clone() };
+        let appended = append(&mut tar, DISK, disk.bytes, (&mut hashing).take(disk.bytes));
+        self.unless_interrupted(appended)?;
         if hex::encode(hashing.hasher.finalize()) != disk.sha256 {
             let source = format!("`{}` has changed since it was sealed", image.disk().display()).into();
             return Err(Error::Disk { doing: "saved", source });
@@ -101,7 +104,8 @@ impl Factory {
         let folder = run.path("image");
         fs::create_dir(&folder)?;
         for entry in members {
-            unpack(entry?, &folder, &disk, &mut sums).map_err(|error| refused(error.to_string()))?;
+            let unpacked = unpack(entry?, &folder, &disk, (&mut sums, &self.cancel));
+            self.unless_interrupted(unpacked.map_err(|error| refused(error.to_string())))?;
         }
         if let Some((missing, _)) = sums.first_key_value() {
             return Err(refused(format!("`{missing}` is missing; the file is cut off")));
@@ -114,6 +118,11 @@ impl Factory {
         // Where another host has put exported files means nothing here.
         manifest.exports.clear();
         Ok((self.store.adopt(&folder, manifest)?, Loaded::New))
+    }
+
+    /// What came of something, unless it failed because somebody wanted it to end.
+    fn unless_interrupted<T, E: Into<Error>>(&self, result: Result<T, E>) -> Result<T, Error> {
+        result.map_err(|error| if self.cancel.is_cancelled() { Error::Interrupted } else { error.into() })
     }
 
     /// The image that a manifest is of, if it is here with this very disk.
@@ -210,7 +219,7 @@ fn unpack(
     mut entry: Entry<'_, impl Read>,
     folder: &Path,
     disk: &Disk,
-    sums: &mut BTreeMap<String, String>,
+    (sums, cancel): (&mut BTreeMap<String, String>, &CancellationToken),
 ) -> io::Result<()> {
     let shown = entry.path().map(|path| path.display().to_string()).unwrap_or_default();
     let Some((name, wanted)) = member(&entry).and_then(|name| sums.remove_entry(&name)) else {
@@ -225,7 +234,7 @@ fn unpack(
         fs::create_dir_all(parent)?;
     }
     let mut to = fs::OpenOptions::new().write(true).create_new(true).open(&path)?;
-    let mut hashing = Hashing { from: &mut entry, hasher: Sha256::new() };
+    let mut hashing = Hashing { from: &mut entry, hasher: Sha256::new(), cancel: cancel.clone() };
     io::copy(&mut hashing, &mut to)?;
     if hex::encode(hashing.hasher.finalize()) != wanted {
         return Err(io::Error::other(format!("`{name}` is damaged")));
@@ -240,10 +249,15 @@ fn unpack(
 struct Hashing<R> {
     from: R,
     hasher: Sha256,
+    cancel: CancellationToken,
 }
 
 impl<R: Read> Read for Hashing<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.cancel.is_cancelled() {
+            // No kind that is tried again.
+            return Err(io::Error::other("interrupted"));
+        }
         let n = self.from.read(buffer)?;
         self.hasher.update(&buffer[..n]);
         Ok(n)

@@ -161,18 +161,20 @@ impl Factory {
         let hardware = hardware(image.id.file_stem(), image.manifest.machine.as_ref());
         for Finished { draft, export } in exports.finished {
             let (id, format) = (image.id.clone(), export.format.clone());
-            draft.finish().map_err(|error| Error::Export { image: id, format, source: error.into() })?;
-            for place in wishes.places.iter().filter(|place| place.format().name() == export.format) {
-                let path = export.path.with_file_name(format!("{}.{}", hardware.name, place.ending()));
-                file::write(path, place.describe(&hardware, &export.path).as_bytes())?;
-            }
+            let failed =
+                |error: io::Error| Error::Export { image: id.clone(), format: format.clone(), source: error.into() };
+            draft.finish().map_err(failed)?;
             image.update(|manifest| {
                 if let Some(disk) = &mut manifest.disk {
                     disk.content.clone_from(&export.content);
                 }
                 manifest.exports.retain(|known| known.path != export.path);
-                manifest.exports.push(export);
+                manifest.exports.push(export.clone());
             })?;
+            for place in wishes.places.iter().filter(|place| place.format().name() == export.format) {
+                let path = export.path.with_file_name(format!("{}.{}", hardware.name, place.ending()));
+                file::write(path, place.describe(&hardware, &export.path).as_bytes()).map_err(failed)?;
+            }
         }
         // Only now is there nothing left that a kill would leave behind.
         drop(exports.run);

@@ -82,6 +82,11 @@ impl Factory {
         Ok((reservation.image.clone(), test))
     }
 
+    /// Reads an image's disk, and says whether it is the one that was sealed.
+    pub async fn verify(&self, image: &Image) -> Result<(), Error> {
+        self.stage(&mut Vec::new(), "verify", self.verify_disk(image)).await
+    }
+
     /// That the disk is the one that the manifest names.
     pub(super) async fn verify_disk(&self, image: &Image) -> Result<(), Error> {
         let path = image.disk();

@@ -146,6 +146,8 @@ pub(crate) const REPORT_GRACE: Duration = Duration::from_secs(60);
 const END_NEWS: Duration = Duration::from_secs(2);
 /// How long a guest may take from its last program's end to power-off, with KVM.
 const POWER_OFF_DEADLINE: Duration = Duration::from_secs(60);
+/// How long QEMU may take to write out its disk, of which it keeps a few MiB at most; a busy disk may take its time.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(600);
 /// How long an idle guest's answer may take, with KVM: only a stuck guest takes longer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -405,8 +407,7 @@ impl Guest {
             Ok(End::PoweredOff) => {
                 tracing::debug!("the guest has powered off");
                 // QEMU still writes out its disk; only then is the file what the guest has left.
-                self.machine()?.closed(POWER_OFF_DEADLINE).await;
-                Ok(())
+                self.machine()?.closed(CLOSE_DEADLINE).await.map_err(Error::from)
             }
             Ok(end) => Err(self.ended_error(end)),
             Err(_) => Err(self.silent(POWER_OFF_DEADLINE * self.patience)),

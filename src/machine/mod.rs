@@ -141,6 +141,16 @@ pub enum Error {
         /// Why, and what would mend it.
         why: String,
     },
+    /// QEMU does not get done with its disk.
+    #[error(
+        "QEMU has not closed its disk {} s after the guest powered off, so not all of it may be written: the host's disk \
+         is too slow, or busy",
+        after.as_secs()
+    )]
+    NotClosed {
+        /// How long it was waited for.
+        after: Duration,
+    },
     /// QEMU's control connection failed.
     #[error(transparent)]
     Qmp(#[from] qmp::Error),
@@ -426,9 +436,8 @@ impl Machine {
     }
 
     /// Waits until QEMU, whose guest has powered off, has closed its disk and gone; at most for `deadline`.
-    pub async fn closed(&self, deadline: Duration) {
-        // What comes next ends a QEMU that does not go by itself.
-        let _late = tokio::time::timeout(deadline, self.stop.closed()).await;
+    pub async fn closed(&self, deadline: Duration) -> Result<(), Error> {
+        tokio::time::timeout(deadline, self.stop.closed()).await.map_err(|_| Error::NotClosed { after: deadline })
     }
 
     /// Ends QEMU and waits until it is gone.

@@ -133,8 +133,9 @@ impl Hardware {
             ("seabios", "")
         };
         format!(
-            r#"#!/bin/sh -e
+            r#"#!/bin/sh
 # On a Proxmox host, in the folder of the disk: VMID=9000 STORAGE=local-lvm sh THIS-FILE
+set -e
 : "${{VMID:?the new machine's number}}" "${{STORAGE:?where its disk goes}}"
 DISK={disk}
 qm create "$VMID" --name {name} --ostype l26 --machine q35 --bios {bios} --cores {cpus} --memory {memory} \

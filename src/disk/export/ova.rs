@@ -23,11 +23,14 @@ use crate::host::file;
 /// Room for the description, in bytes: a multiple of tar's 512.
 const ROOM: u64 = 8 << 10;
 const RECORD: u64 = 512;
+/// How much of an image's name, which is ASCII, the names of its files begin with.
+const LONGEST_NAME: usize = 80;
 
 /// Writes an appliance.
 pub(super) fn write(disk: Disk<'_>, layout: &Layout, pieces: Pieces, to: File) -> Result<Written, Error> {
     let path = to.path().to_owned();
-    let name = &disk.hardware.name;
+    // No member of a tar of this kind has a longer name than 100 bytes.
+    let name: String = disk.hardware.name.chars().take(LONGEST_NAME).collect();
     let (description, image, digests) = (format!("{name}.ovf"), format!("{name}-disk1.vmdk"), format!("{name}.mf"));
     let mut to = Member { file: BufWriter::with_capacity(BUFFER, to), hasher: Sha256::new(), length: 0 };
     let begin = 2 * RECORD + ROOM;

@@ -64,15 +64,21 @@ pub fn read_policy(path: &Path, tell: impl Fn(&str)) -> Result<LifecyclePolicy, 
 impl Factory {
     /// Does what a policy asks for; in a dry run it only says so. One run at a time.
     pub async fn run_lifecycle(&self, policy: &LifecyclePolicy, dry_run: bool) -> Result<Vec<Ended>, Error> {
-        let _alone = crate::store::Lock::wait(&self.store.root().join("lifecycle.lock"))?;
+        let path = self.store.root().join("lifecycle.lock");
+        let alone = tokio::task::spawn_blocking(move || crate::store::Lock::wait(&path));
+        let _alone = self.unless_cancelled(alone).await?.map_err(std::io::Error::other)??;
         let aws = match policy.rules.iter().any(|rule| rule.include.amis) {
             true => Some(Aws::connect(self.endpoints.clone()).await),
             false => None,
         };
         let images = self.store.images()?;
-        let facts = self.facts(policy, &images, aws.as_ref()).await?;
+        let facts = self.unless_cancelled(self.facts(policy, &images, aws.as_ref())).await??;
         let mut ended = Vec::new();
         for decision in decide(policy, &facts, Timestamp::now()) {
+            // Between two images: what was begun of one is done.
+            if self.cancel.is_cancelled() {
+                return Err(Error::Interrupted);
+            }
             let mut done = Vec::new();
             if let Some(action) = decision.action.filter(|_| !dry_run) {
                 let rule = policy.rules.iter().find(|rule| rule.action == action);
@@ -90,6 +96,13 @@ impl Factory {
             ended.push(Ended { decision, done });
         }
         Ok(ended)
+    }
+
+    async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
+        tokio::select! {
+            result = work => Ok(result),
+            () = self.cancel.cancelled() => Err(Error::Interrupted),
+        }
     }
 
     /// Does what was decided. What goes wrong is noted, and stops what depends on it.
