@@ -32,14 +32,27 @@ fn images_are_listed_shown_and_removed() {
     let vhd = place.path("out/looked-after-1.0.0-1.vhd");
     foreign::run(compare.args(["compare", "-q", "-f", "qcow2", "-F", "vpc"]).args([&disk, &vhd]));
     let saved = place.path("saved").to_string_lossy().into_owned();
-    place.goldsmith(&["image", "save", "looked-after", &saved]).run().success();
-    place.goldsmith(&["image", "rm", "looked-after/1.0.0/1"]).run().success();
+    let written = place.goldsmith(&["image", "save", "looked-after", &saved, "--json"]).run().success().json();
+    assert_eq!((&written["image"], written["file"].is_string()), (&"looked-after/1.0.0/1".into(), true));
+    let removed = place.goldsmith(&["image", "rm", "looked-after/1.0.0/1", "--json"]).run().success().json();
+    assert_eq!(removed["removed"], serde_json::json!(["looked-after/1.0.0/1"]));
     assert!(!disk.exists());
     let other = Place::with_own_store();
     let _loaded = other.goldsmith(&["image", "load", &saved]).run().success().says("looked-after/1.0.0/1 loaded");
     let loaded = other.goldsmith(&["image", "show", "looked-after", "--json"]).run().success().json();
     assert_eq!(loaded["disk"]["sha256"], summary["digest"]);
     let _known = other.goldsmith(&["image", "load", &saved]).run().success().says("was there already");
+    let whole = other.goldsmith(&["image", "verify", "looked-after"]).run().success();
+    assert_eq!(whole.stdout, "looked-after/1.0.0/1: is what was sealed\n");
+    let disk = other.home().join("images/looked-after/1.0.0/1/disk.qcow2");
+    let mut changed = std::process::Command::new("sh");
+    foreign::run(
+        changed
+            .args(["-c", "chmod u+w \"$1\" && printf X | dd of=\"$1\" bs=1 seek=4096 conv=notrunc", "sh"])
+            .arg(&disk),
+    );
+    let verdicts = other.goldsmith(&["image", "verify", "looked-after", "--json"]).run().fails(1).json();
+    assert_eq!((&verdicts[0]["image"], &verdicts[0]["valid"]), (&"looked-after/1.0.0/1".into(), &false.into()));
     let again = place.build(&[&recipe.to_string_lossy(), "--no-test", "--json"]).run().success().json();
     assert_eq!(again["image"], "looked-after/1.0.0/2", "a build number was used twice");
 }

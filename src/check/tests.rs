@@ -231,6 +231,15 @@ fn cloud_init_has_to_know_the_cloud() {
     11 fail: cloud-init is not enabled
     13 fail: nothing makes host keys, without which the SSH server does not start
     ");
+    let people = |text: &str| of_root(root().with("/etc/cloud/cloud.cfg.d/99.cfg", text));
+    for text in [
+        "user: { name: admin, plain_text_passwd: x, lock_passwd: false }",
+        "chpasswd: { expire: false, users: [{ name: root, password: x, type: text }] }",
+    ] {
+        assert_eq!(people(text), "14 fail: /etc/cloud/cloud.cfg.d/99.cfg gives every copy a password", "{text}");
+    }
+    assert!(people("user: { ssh_authorized_keys: [ssh-ed25519 AAAA] }").contains("by a key"));
+    assert_eq!(people("chpasswd: { users: [{ name: root, type: RANDOM }] }"), "");
     let grown = root().with("/etc/cloud/cloud.cfg.d/x.cfg", "cloud_init_modules: [write-files]\nresize_rootfs: false");
     insta::assert_snapshot!(of_root(grown.with("/var/lib/cloud/instances/i-1/obj.pkl", "")), @r"
     11 fail: /var/lib/cloud/instances is that of an earlier instance

@@ -33,7 +33,9 @@ impl Goldsmith {
         let program = shared().program();
         let program = program.to_string_lossy();
         let user = shared().user.map(|user| ["setpriv", "--reuid", user, "--regid", user, "--init-groups", "--"]);
-        let mut all = user.iter().flatten().chain(words).copied().chain([&*program]).chain(arguments.iter().copied());
+        // Whoever runs the tests may have some signals ignored, as scripts have of what they start in the background.
+        let all = ["env", "--default-signal"].into_iter().chain(user.iter().flatten().copied());
+        let mut all = all.chain(words.iter().copied()).chain([&*program]).chain(arguments.iter().copied());
         let mut command = Command::new(all.next().unwrap_or_default());
         command.args(all);
         Self::prepare(command, place)

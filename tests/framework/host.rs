@@ -36,6 +36,13 @@ pub(crate) fn may_make_namespaces(user: Option<&str>) -> bool {
     unshare.status().is_ok_and(|status| status.success())
 }
 
+/// Whether a process has something of its own to do when a signal comes: proc(5), `SigCgt`.
+pub(crate) fn catches(process: u32, signal: rustix::process::Signal) -> bool {
+    let status = fs_err::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    u64::from_str_radix(mask.trim(), 16).unwrap() >> (signal.as_raw() - 1) & 1 == 1
+}
+
 /// Makes a folder somebody's.
 pub(super) fn give(folder: &Path, user: Option<&str>) {
     if let Some(user) = user {

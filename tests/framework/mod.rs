@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 
 pub(crate) use command::{Finished, Goldsmith, Running, read};
 pub(crate) use disks::{Disk, Pristine, renamed};
-pub(crate) use host::{machines_of, may_make_namespaces, names_in, text_on_disk};
+pub(crate) use host::{catches, machines_of, may_make_namespaces, names_in, text_on_disk};
 pub(crate) use server::FileServer;
 
 /// The user that goldsmith runs as when root runs the tests.
