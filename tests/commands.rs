@@ -72,7 +72,7 @@ fn one_bad_document_hides_no_other() {
     let names: Vec<String> = listed.json().as_array().unwrap().iter().map(|base| base["name"].to_string()).collect();
     assert!(names.contains(&"\"debian-12-minimal\"".to_owned()), "{names:?}");
     let _no_parent = place.goldsmith(&["base", "pull", "mine"]).run().fails(2);
-    let good = "schemaVersion: 1.0\nphases: [{ name: build, steps: [{ name: A, action: Reboot }] }]\n";
+    let good = "schemaVersion: 1.0\nphases: [{ name: build, steps: [{ name: Again, action: Reboot }] }]\n";
     place.write("good.yaml", good);
     fs_err::write(place.path("latin1.yaml"), b"name: caf\xe9\n").unwrap();
     let arguments = ["component", "validate", "--json", "latin1.yaml", "missing.yaml", "good.yaml"];

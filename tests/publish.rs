@@ -509,6 +509,53 @@ distributions:
     insta::assert_snapshot!(nothing.error(&place), @"error: undone/1.0.0/1 by `undone`: there is nothing to take back");
 }
 
+/// What others have made, and what was changed since, is not taken back.
+#[test]
+fn what_is_not_of_a_publication_stays_when_it_is_undone() {
+    let (place, image, _) = subject("taken/1.0.0/1");
+    let (_, first, _) = subject("earlier/1.0.0/1");
+    let aws = Aws::start();
+    let ami = "amiDistributionConfiguration: { name: web }";
+    let earlier =
+        place.write("earlier.yaml", &format!("name: earlier\ndistributions: [{{ region: us-east-1, {ami} }}]\n"));
+    aws.publish(&place, &first, &earlier, &[]).run().success();
+    let document = place.write(
+        "taken.yaml",
+        &format!(
+            "
+name: taken
+distributions:
+  - region: eu-central-1
+    {ami}
+    ssmParameterConfigurations: [{{ parameterName: /web/ami }}]
+  - {{ region: us-east-1, copyFrom: eu-central-1, {ami} }}
+"
+        ),
+    );
+    let failed = aws.publish(&place, &image, &document, &[]).run().fails(6);
+    assert!(failed.stderr.contains("InvalidAMIName.Duplicate"), "{failed}");
+    let theirs = aws.only_image(OURS, "us-east-1");
+    // Somebody has moved on meanwhile.
+    aws.cloud.make_parameter(OURS, "eu-central-1", "/web/ami", ("String", "ami-0123456789abcdef0"));
+    let undone = aws.publish(&place, &image, &document, &["--undo"]).run().success();
+    let undone = undone.says("is not of this publication and stays").says("says something else by now");
+    assert_eq!(aws.only_image(OURS, "us-east-1"), theirs, "{undone}");
+    assert_eq!(aws.cloud.snapshots(OURS, "us-east-1").len(), 1);
+    assert_eq!(aws.cloud.images(OURS, "eu-central-1"), Vec::new());
+    let parameter = aws.cloud.parameter(OURS, "eu-central-1", "/web/ami").unwrap();
+    assert_eq!(parameter.value, "ami-0123456789abcdef0");
+    // An image that has failed its test since is not published, also where that was begun before.
+    aws.cloud.fail("RegisterImage", None, 1, Fault::Refused("InvalidParameterValue"));
+    aws.publish(&place, &image, &document, &[]).run().fails(6);
+    let path = place.home().join("images").join(&image).join("manifest.json");
+    let mut known = manifest(&place, &image);
+    known["state"] = "FAILED".into();
+    fs_err::write(&path, known.to_string()).unwrap();
+    let calls = aws.cloud.calls().len();
+    let _refused = aws.publish(&place, &image, &document, &["--resume"]).run().fails(1).says("FAILED");
+    assert_eq!(aws.cloud.calls().len(), calls, "something was asked of AWS for an image that has failed");
+}
+
 #[test]
 fn a_policy_retires_amis_with_their_images() {
     let (place, image, _) = subject("retired/1.0.0/1");
@@ -551,14 +598,22 @@ resourceSelection:
     };
     assert_eq!(run().as_deref(), Some("DEPRECATE"));
     assert!(aws.only_image(OURS, "eu-central-1").deprecated.is_some());
+    // What AWS refuses is gone on with by the next run.
+    let arguments = ["lifecycle", "run", "tidy.yaml", "--endpoint-url", &endpoint];
+    let refused = |action: &str| {
+        aws.cloud.fail(action, Some("eu-central-1"), 1, Fault::Refused("InvalidParameterValue"));
+        let _refused = aws.goldsmith(&place, &arguments).run().fails(1).says("the next run goes on with them");
+        manifest(&place, &image)["state"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(refused("DisableImage"), "DEPRECATED");
     assert_eq!(run().as_deref(), Some("DISABLE"));
     assert_eq!(manifest(&place, &image)["state"], "DISABLED");
-    assert!(aws.calls("DisableImage") == (1, 1), "{:?}", aws.calls("DisableImage"));
-    // What AWS refuses is gone on with by the next run.
-    aws.cloud.fail("DeregisterImage", Some("eu-central-1"), 1, Fault::Refused("InvalidParameterValue"));
-    let arguments = ["lifecycle", "run", "tidy.yaml", "--endpoint-url", &endpoint];
-    let _refused = aws.goldsmith(&place, &arguments).run().fails(1).says("the next run goes on with them");
-    assert_eq!(manifest(&place, &image)["state"], "DELETED");
+    assert!(aws.calls("DisableImage") == (2, 1), "{:?}", aws.calls("DisableImage"));
+    assert_eq!(refused("DeregisterImage"), "DELETED");
+    // Of an image that is gone nobody but its record knows the snapshots.
+    assert_eq!(refused("DeleteSnapshot"), "DELETED");
+    assert_eq!(aws.cloud.images(OURS, "eu-central-1"), Vec::new());
+    assert_eq!(aws.cloud.snapshots(OURS, "eu-central-1").len(), 1);
     assert_eq!(run().as_deref(), Some("DELETE"));
     assert_eq!(aws.cloud.images(OURS, "eu-central-1"), Vec::new());
     assert!(aws.cloud.snapshots(OURS, "eu-central-1").is_empty());

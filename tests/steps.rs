@@ -119,7 +119,7 @@ fn every_action_does_what_is_documented() {
     place.write("files.yaml", &format!("schemaVersion: 1.0\nphases:\n{}", bash("build", check)));
     let ended = place.build(&["recipe.yaml", "--no-test", "-p", "Port=8080"]).run().success();
     let ended = ended.says("build/SecondTime done").says("build/TooLong failed, ignored");
-    let ended = ended.says("build/OntoItself failed, ignored").says("build/TooMuch failed, ignored: it is too much");
+    let ended = ended.says("build/OntoItself failed, ignored").says("build/TooMuch failed, ignored");
     assert!(ended.stdout.contains("actions/1.0.0/1 AVAILABLE, not tested"), "{ended}");
     let log = place.goldsmith(&["image", "log", "actions"]).run().success();
     for text in ["attempt 2/2", "timed out after 2 s", "component 2/2 files"] {
@@ -434,7 +434,10 @@ fn secrets_reach_the_steps_and_nothing_else() {
         "while :; do echo \"console $secret\" > /dev/console; done & systemctl poweroff --force --force; sleep 60";
     let ended = build(repeat, "ended-secret").fails(3);
     let said = ended.error(&place);
-    assert!(said.contains("powered itself off") && said.contains("console ***"), "{said}");
+    assert!(said.contains("powered itself off") && !said.contains(secret), "{said}");
+    // Whether they are the last lines depends on what the kernel says when it goes.
+    let console = place.goldsmith(&["image", "log", "ended-secret", "--console"]).run().success();
+    assert!(console.stdout.contains("console ***"), "{}", console.stdout.len());
     assert_eq!(folders_with(place.home(), secret), "");
     // What it keeps is found, in another form too.
     let found = build("printf 'user:%s' \"$secret\" | base64 > /root/netrc", "kept-secret").fails(1);

@@ -5,7 +5,7 @@
 //! honest document meets.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::ops::Range;
 use std::path::{Component, Path};
@@ -21,6 +21,8 @@ pub const MAX_BYTES: u64 = 1 << 20;
 const MAX_DEPTH: usize = 64;
 /// Most nodes, copies made by aliases included.
 const MAX_NODES: usize = 200_000;
+/// Bytes of text that aliases may repeat.
+const MAX_REPEATED: usize = 16 << 20;
 
 /// A document's text.
 #[derive(Debug)]
@@ -158,14 +160,14 @@ impl Node {
 /// The one document that a source holds.
 pub fn parse(source: &Arc<Source>) -> Result<Node, Report> {
     let report = |diagnostic| Report { source: source.clone(), diagnostics: vec![diagnostic] };
-    let mut builder = Builder { offsets: Offsets::of(&source.text), anchors: HashMap::new(), nodes: 0 };
+    let mut builder = Builder { offsets: Offsets::of(&source.text), anchors: HashMap::new(), nodes: 0, repeated: 0 };
     builder.document(&source.text).map_err(report)
 }
 
 /// All documents that a source holds, with `---` between them; empty ones are left out.
 pub fn parse_all(source: &Arc<Source>) -> Result<Vec<Node>, Report> {
     let report = |diagnostic| Report { source: source.clone(), diagnostics: vec![diagnostic] };
-    let mut builder = Builder { offsets: Offsets::of(&source.text), anchors: HashMap::new(), nodes: 0 };
+    let mut builder = Builder { offsets: Offsets::of(&source.text), anchors: HashMap::new(), nodes: 0, repeated: 0 };
     let nodes = builder.documents(&source.text).map_err(report)?;
     let nodes: Vec<Node> = nodes.into_iter().filter(|node| !node.is_null()).collect();
     if nodes.is_empty() { Err(report(error(0..0, "the document is empty"))) } else { Ok(nodes) }
@@ -198,6 +200,7 @@ struct Builder {
     offsets: Offsets,
     anchors: HashMap<usize, Node>,
     nodes: usize,
+    repeated: usize,
 }
 
 type Events<'a> = Parser<'a, saphyr_parser::StrInput<'a>>;
@@ -288,12 +291,16 @@ impl Builder {
         let Some(target) = self.anchors.get(&anchor) else {
             return Err(error(span, "this alias refers to something that contains it"));
         };
-        let copy = target.clone();
-        self.nodes += count(&copy);
+        let (nodes, bytes) = size(target);
+        self.nodes += nodes;
+        self.repeated += bytes;
         if self.nodes > MAX_NODES {
             return Err(error(span, format!("with its aliases the document has more than {MAX_NODES} values")));
         }
-        Ok(copy)
+        if self.repeated > MAX_REPEATED {
+            return Err(error(span, format!("its aliases repeat more than {} MiB of text", MAX_REPEATED >> 20)));
+        }
+        Ok(target.clone())
     }
 
     fn sequence(&mut self, events: &mut Events<'_>, start: Range<usize>, depth: usize) -> Result<Node, Diagnostic> {
@@ -312,6 +319,7 @@ impl Builder {
     fn mapping(&mut self, events: &mut Events<'_>, start: Range<usize>, depth: usize) -> Result<Node, Diagnostic> {
         let mut entries: Vec<(Node, Node)> = Vec::new();
         let mut merged = Vec::new();
+        let mut known = HashSet::new();
         loop {
             let key = match self.next(events)? {
                 (Event::MappingEnd, end) => {
@@ -325,7 +333,7 @@ impl Builder {
             match &key.value {
                 Value::Scalar(Scalar { text, plain: true, .. }) if text == "<<" => merged.push(value),
                 Value::Scalar(scalar) => {
-                    if entries.iter().any(|(known, _)| known.text() == Some(&scalar.text)) {
+                    if !known.insert(scalar.text.clone()) {
                         return Err(error(key.span.clone(), format!("the key `{}` is given twice", scalar.text)));
                     }
                     entries.push((key, value));
@@ -343,6 +351,10 @@ fn suffix(tag: Option<Cow<'_, Tag>>) -> Option<String> {
 
 /// What a merge key brings, behind what the map says itself.
 fn merge(mut entries: Vec<(Node, Node)>, merged: Vec<Node>) -> Vec<(Node, Node)> {
+    if merged.is_empty() {
+        return entries;
+    }
+    let mut names: HashSet<Option<String>> = entries.iter().map(|(key, _)| key.text().map(str::to_owned)).collect();
     for node in merged {
         let sources = match node.value {
             Value::Sequence(items) => items,
@@ -351,7 +363,7 @@ fn merge(mut entries: Vec<(Node, Node)>, merged: Vec<Node>) -> Vec<(Node, Node)>
         for source in sources {
             let Value::Mapping(brought) = source.value else { continue };
             for (key, value) in brought {
-                if !entries.iter().any(|(known, _)| known.text() == key.text()) {
+                if names.insert(key.text().map(str::to_owned)) {
                     entries.push((key, value));
                 }
             }
@@ -360,11 +372,16 @@ fn merge(mut entries: Vec<(Node, Node)>, merged: Vec<Node>) -> Vec<(Node, Node)>
     entries
 }
 
-fn count(node: &Node) -> usize {
-    1 + match &node.value {
-        Value::Scalar(_) => 0,
-        Value::Sequence(items) => items.iter().map(count).sum(),
-        Value::Mapping(entries) => entries.iter().map(|(key, value)| count(key) + count(value)).sum(),
+/// How many values a node is, and the bytes of their texts.
+fn size(node: &Node) -> (usize, usize) {
+    let sum = |(nodes, bytes): (usize, usize), node: &Node| {
+        let of_this = size(node);
+        (nodes + of_this.0, bytes + of_this.1)
+    };
+    match &node.value {
+        Value::Scalar(scalar) => (1, scalar.text.len()),
+        Value::Sequence(items) => items.iter().fold((1, 0), sum),
+        Value::Mapping(entries) => entries.iter().flat_map(|(key, value)| [key, value]).fold((1, 0), sum),
     }
 }
 
@@ -451,6 +468,8 @@ mod tests {
             bomb.push_str(&format!("a{level}: &a{level} [{items}]\n"));
         }
         assert!(parsed(&bomb).unwrap_err().contains("with its aliases"));
+        let long = format!("a: &a '{}'\nb: [{}]\n", "x".repeat(400_000), "*a, ".repeat(50));
+        assert!(parsed(&long).unwrap_err().contains("repeat more than 16 MiB of text"));
         assert!(parsed(&"[".repeat(10_000)).is_err());
         assert!(parsed(&format!("{}{}", "[".repeat(100), "]".repeat(100))).unwrap_err().contains("64 levels"));
         assert!(parsed("a: &a [*a]").is_err());

@@ -25,7 +25,7 @@ use crate::store::{DISK, Image, MANIFEST};
 const SUMS: &str = "sha256sums";
 /// Files and folders of an image, beside its manifest and its disk, that are taken along.
 const LOGS: [&str; 2] = ["build.log", "console.log"];
-const FOLDERS: [&str; 2] = ["documents", super::test::EVIDENCE];
+const FOLDERS: [&str; 2] = [super::build::DOCUMENTS, super::test::EVIDENCE];
 /// Bounds of what is read into memory, or stored without being the disk: bytes and files.
 const MAX_TEXT: u64 = 4 << 20;
 const MAX_LOG: u64 = 1 << 30;
@@ -115,6 +115,10 @@ impl Factory {
             Ok(_) => return Err(refused("its disk is no qcow2".to_owned())),
             Err(error) => return Err(refused(error.to_string())),
         }
+        // Whatever an older goldsmith has taken along, or somebody has put there: it was to be published from there.
+        for name in super::retry::OF_HERE {
+            file::remove_if_there(&folder.join(super::build::DOCUMENTS).join(name))?;
+        }
         // Where another host has put exported files means nothing here.
         manifest.exports.clear();
         Ok((self.store.adopt(&folder, manifest)?, Loaded::New))
@@ -150,6 +154,7 @@ fn others(image: &Image) -> io::Result<Vec<String>> {
             let entry = entry?;
             if entry.file_type()?.is_file()
                 && let Ok(name) = entry.file_name().into_string()
+                && !super::retry::OF_HERE.contains(&name.as_str())
             {
                 inside.push(format!("{folder}/{name}"));
             }
@@ -297,6 +302,7 @@ mod tests {
         fs::write(image.folder().join("build.log"), "built").unwrap();
         fs::create_dir(image.folder().join("documents")).unwrap();
         fs::write(image.folder().join("documents/recipe.yaml"), "name: web").unwrap();
+        fs::write(image.folder().join("documents/distribution.yaml"), "name: here").unwrap();
         let (sha256, bytes) = (file::sha256(&image.disk()).unwrap(), fs::metadata(image.disk()).unwrap().len());
         let disk = Disk { sha256, bytes, virtual_size: 1 << 20, content: None };
         image.update(|manifest| (manifest.state, manifest.disk) = (State::Available, Some(disk))).unwrap();
@@ -317,6 +323,8 @@ mod tests {
         for name in ["disk.qcow2", "build.log", "documents/recipe.yaml"] {
             assert_eq!(fs::read(loaded.folder().join(name)).unwrap(), fs::read(image.folder().join(name)).unwrap());
         }
+        // Where it was to be published from there is nobody's wish here.
+        assert!(!loaded.folder().join("documents/distribution.yaml").exists());
         assert_eq!(there.load(&place).unwrap().1, Loaded::WasThere);
         // Its number is taken.
         let next = there.store.reserve(&image.id.name, VersionRequest::Exactly(image.id.version)).unwrap();

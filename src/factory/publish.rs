@@ -54,6 +54,11 @@ impl Factory {
         self.may_be_used(image, "published")?;
         self.verify_disk(image).await?;
         let journal = match self.journal(image, distribution, options.resume)? {
+            // It may have failed its test since it was begun.
+            Some(_) if !image.manifest.state.is_usable() => {
+                let (image, state) = (image.id.clone(), image.manifest.state);
+                return Err(Error::State { image, state, wanted: "published" });
+            }
             Some(journal) => journal,
             None => {
                 let boot = self.ready(image, distribution, &options.check).await?;
@@ -168,7 +173,10 @@ impl Factory {
         let undone = self.stage(&mut stages, "undo", work).await?;
         if undone.iter().all(|undone| undone.error.is_none()) {
             fs_err::remove_dir_all(&folder)?;
-            image.update(|manifest| manifest.publications.retain(|known| known.distribution != plan.distribution))?;
+            let (time, name) = (journal.header().time, &plan.distribution);
+            // What an earlier document of that name has made is still there.
+            let is_undone = |known: &manifest::Publication| known.distribution == *name && known.time == time;
+            image.update(|manifest| manifest.publications.retain(|known| !is_undone(known)))?;
         }
         Ok(undone)
     }

@@ -26,6 +26,8 @@ use crate::store::{Image, Reservation};
 const DISTRIBUTION: &str = "distribution.yaml";
 /// Beside a document: where it was, which its relative paths are about.
 const PLACE: &str = "document.place";
+/// What of an image's documents is about the host that it was to be published from, and goes nowhere else.
+pub(super) const OF_HERE: [&str; 2] = [DISTRIBUTION, PLACE];
 
 /// What was done.
 #[derive(Debug)]
@@ -86,18 +88,31 @@ pub(super) fn note_place(folder: &Path, source: &Source) -> Result<(), Error> {
     Ok(file::write(folder.join(PLACE), place.to_string_lossy().as_bytes())?)
 }
 
-/// Publications that are not whole, each once.
-fn due(image: &Image) -> Result<Vec<Distribution>, Error> {
-    let mut due: Vec<Distribution> = Vec::new();
-    let journals = image.folder().join(FOLDER);
-    let mut folders: Vec<_> = match fs::read_dir(&journals) {
+/// Whether a publication of an image was begun and is not whole: what it has made so far only its journal knows.
+pub(super) fn has_open_publication(image: &Image) -> Result<bool, Error> {
+    for folder in journal_folders(image)? {
+        if Journal::open(&folder)?.is_some_and(|journal| !journal.has_ended()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn journal_folders(image: &Image) -> Result<Vec<std::path::PathBuf>, Error> {
+    let mut folders: Vec<_> = match fs::read_dir(image.folder().join(FOLDER)) {
         Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(error.into()),
     };
     folders.sort();
+    Ok(folders)
+}
+
+/// Publications that are not whole, each once.
+fn due(image: &Image) -> Result<Vec<Distribution>, Error> {
+    let mut due: Vec<Distribution> = Vec::new();
     let mut whole = Vec::new();
-    for folder in folders {
+    for folder in journal_folders(image)? {
         let Some(journal) = Journal::open(&folder)? else { continue };
         if journal.has_ended() {
             whole.extend(folder.file_name().map(|name| name.to_string_lossy().into_owned()));

@@ -20,7 +20,7 @@ use tokio_util::io::StreamReader;
 use crate::component::courier::{Content, WebFile};
 use crate::host::file;
 use crate::machine::isolation::is_hosts_own;
-use crate::store::Store;
+use crate::store::{FOR_GUESTS, Store};
 
 /// Largest file that is kept on the host, in bytes.
 const MAX_KEPT: u64 = 16 << 30;
@@ -84,7 +84,7 @@ impl Web {
         };
         let folder = self.store.downloads();
         fs::create_dir_all(&folder)?;
-        let file = tempfile::Builder::new().prefix("web-").suffix(".part").tempfile_in(folder)?;
+        let file = tempfile::Builder::new().prefix(FOR_GUESTS).suffix(".part").tempfile_in(folder)?;
         let mut writer = fs_err::tokio::OpenOptions::new().write(true).open(file.path()).await?;
         let mut bytes = response.bytes_stream();
         let mut size = 0_u64;

@@ -236,6 +236,8 @@ pub struct Journal {
 #[derive(Debug)]
 struct State {
     file: fs::File,
+    /// Bytes of it that are whole lines.
+    length: u64,
     /// In the order of their beginnings.
     order: Vec<StepName>,
     entries: HashMap<StepName, Entry>,
@@ -263,12 +265,11 @@ impl Journal {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        // What follows the last line's end was cut off; what is added now must not be glued to it.
+        // What follows the last line's end was cut off, or is just being written by somebody else: others may read.
         let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
-        let mut file = fs::OpenOptions::new().write(true).open(&path)?;
-        file.set_len(whole.len() as u64)?;
-        io::Seek::seek(&mut file, io::SeekFrom::End(0))?;
-        let mut state = State { file, order: Vec::new(), entries: HashMap::new(), has_ended: false };
+        let file = fs::OpenOptions::new().append(true).open(&path)?;
+        let length = whole.len() as u64;
+        let mut state = State { file, length, order: Vec::new(), entries: HashMap::new(), has_ended: false };
         let mut lines = whole.lines().map(serde_json::from_str::<Line>);
         let header = match lines.next() {
             Some(Ok(Line::Begun(header))) if header.format == FORMAT => header,
@@ -358,8 +359,11 @@ impl Journal {
     }
 
     fn add(&self, what: Line) -> io::Result<()> {
-        let mut state = self.lock();
-        state.file.write_all(line(&what)?.as_bytes())?;
+        let (mut state, text) = (self.lock(), line(&what)?);
+        // Whoever adds is alone. What was cut off before, or found no room, must not be glued to what is added now.
+        state.file.set_len(state.length)?;
+        state.file.write_all(text.as_bytes())?;
+        state.length += text.len() as u64;
         // A part that is not remembered is sent again, and that is all.
         if !matches!(what, Line::Part { .. }) {
             state.file.sync_data()?;
@@ -453,6 +457,25 @@ mod tests {
         assert!(journal.has_ended() && journal.entry(&name("object")).unwrap().is_done);
         let order: Vec<String> = journal.entries().into_iter().map(|(name, _)| name.step).collect();
         assert_eq!(order, ["snapshot", "object"]);
+    }
+
+    #[test]
+    fn who_reads_a_journal_changes_nothing_of_what_another_writes() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("web");
+        let writer = begin(&place);
+        let path = place.join(JOURNAL);
+        // Half a line has arrived when somebody else looks.
+        let half = r#"{"event":"half","place":"eu-ce"#;
+        let text = fs::read_to_string(&path).unwrap() + half;
+        fs::write(&path, &text).unwrap();
+        let reader = Journal::open(&place).unwrap().unwrap();
+        assert_eq!(reader.entries().len(), 0);
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        // Whoever writes next leaves nothing of it.
+        writer.step(&name("snapshot")).unwrap();
+        assert!(!fs::read_to_string(&path).unwrap().contains(half));
+        assert_eq!(Journal::open(&place).unwrap().unwrap().entries().len(), 1);
     }
 
     #[test]

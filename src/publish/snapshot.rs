@@ -62,6 +62,8 @@ pub(super) async fn make(
     let (id, parent) = match entry.made {
         Some(Made::Snapshot { id, parent, .. }) => (id, parent),
         _ => {
+            // Of another snapshot, which was taken back: nothing has arrived in this one.
+            file::remove_if_there(&journal.path(&sent_name(&step.place)))?;
             let (id, parent) = start(publication, region, &entry.token, gib, image).await?;
             note(publication, step, &id, parent.as_deref(), None)?;
             (id, parent)

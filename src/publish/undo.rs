@@ -5,7 +5,7 @@
 use goldsmith_aws::{ParameterType, Region, Upload};
 
 use super::journal::{Entry, Made, Object, StepName};
-use super::plan::Step;
+use super::plan::{Image, Step};
 use super::{Error, Event, Publication};
 use crate::host::file;
 
@@ -48,6 +48,9 @@ impl Publication<'_> {
                 return Ok(files.iter().try_for_each(|(path, _)| file::remove_if_there(path))?);
             }
             Made::PointerFile { path, previous } => {
+                if !self.is_own_pointer(name, fs_err::read_to_string(&path).ok().as_deref()) {
+                    return Ok(());
+                }
                 return match previous {
                     Some(previous) => Ok(file::write(&path, previous.as_bytes())?),
                     None => Ok(file::remove_if_there(&path)?),
@@ -56,6 +59,10 @@ impl Publication<'_> {
             Made::PointerObject { object, previous } => {
                 let region = self.at(&object.region, object.endpoint.clone()).await;
                 let Object { bucket, key, .. } = &object;
+                let now = region.object(bucket, key).await?;
+                if !self.is_own_pointer(name, now.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok())) {
+                    return Ok(());
+                }
                 return match previous {
                     Some(text) => Ok(region.put_object(bucket, key, "application/json", text.into()).await?),
                     None => Ok(region.delete_object(bucket, key).await?),
@@ -76,7 +83,23 @@ impl Publication<'_> {
             Some(account) => self.as_account(&name.place, account).await,
             None => self.aws.region(&name.place),
         };
-        remove(&region, made).await
+        self.remove(&region, made, name).await
+    }
+
+    /// Whether a pointer still says what this publication has written, and not what a newer one has.
+    fn is_own_pointer(&self, name: &StepName, now: Option<&str>) -> bool {
+        let said: Option<serde_json::Value> = now.and_then(|text| serde_json::from_str(text).ok());
+        let (image, time) = (self.subject.id.to_string(), self.journal.header().time.to_string());
+        let is_own = said.is_some_and(|said| said["image"] == image && said["published"] == time);
+        if !is_own {
+            self.moved_on(name, "the pointer");
+        }
+        is_own
+    }
+
+    fn moved_on(&self, name: &StepName, what: &str) {
+        let text = format!("{what} says something else by now, and stays as it is");
+        self.tell(Event::Note { place: name.place.clone(), text });
     }
 
     /// What AWS has made for a request whose answer was lost.
@@ -100,17 +123,29 @@ impl Publication<'_> {
                     Some(account) => self.as_account(&name.place, account).await,
                     None => region,
                 };
-                let known = region.image_named(&image.name).await?;
-                let made = |known: goldsmith_aws::ImageState| Made::Image {
-                    id: known.id,
-                    name: image.name.clone(),
-                    snapshots: known.snapshots,
-                };
-                Ok(known.map(made))
+                let Some(known) = region.image_named(&image.name).await? else { return Ok(None) };
+                if !self.is_own_copy(&known, image) {
+                    // The copy was refused for it, or never asked for.
+                    let text = format!(
+                        "{}, which has the name `{}`, is not of this publication and stays",
+                        known.id, image.name
+                    );
+                    self.tell(Event::Note { place: name.place.clone(), text });
+                    return Ok(None);
+                }
+                Ok(Some(Made::Image { id: known.id, name: image.name.clone(), snapshots: known.snapshots }))
             }
             // An import that was begun twice is one, and what it was of may be gone: AWS gives it up by itself.
             _ => Ok(None),
         }
+    }
+
+    /// Whether an image is the copy that this publication has asked for, going by what its request says: no other has the
+    /// same labels and was made since.
+    fn is_own_copy(&self, known: &goldsmith_aws::ImageState, image: &Image) -> bool {
+        let created = known.created.as_deref().and_then(|time| time.parse::<jiff::Timestamp>().ok());
+        let is_since = created.is_some_and(|created| created >= self.journal.header().time);
+        is_since && !image.tags.is_empty() && image.tags.iter().all(|tag| known.tags.contains(tag))
     }
 
     fn is_own_snapshot(&self, place: &str, snapshots: &[String]) -> bool {
@@ -123,43 +158,57 @@ impl Publication<'_> {
     }
 }
 
-/// Removes something of AWS's.
-async fn remove(region: &Region, made: Made) -> Result<(), Error> {
-    match made {
-        Made::Snapshot { id, .. } => region.delete_snapshot(&id).await?,
-        Made::Task { id } => {
-            use goldsmith_aws::ImportState;
-            match region.import_state(&id).await? {
-                ImportState::Completed { snapshot } => region.delete_snapshot(&snapshot).await?,
-                ImportState::Active { .. } => region.cancel_import(&id).await?,
-                ImportState::Failed(_) => {}
+impl Publication<'_> {
+    /// Removes something of AWS's.
+    async fn remove(&self, region: &Region, made: Made, step: &StepName) -> Result<(), Error> {
+        match made {
+            Made::Snapshot { id, .. } => region.delete_snapshot(&id).await?,
+            Made::Task { id } => {
+                use goldsmith_aws::ImportState;
+                match region.import_state(&id).await? {
+                    ImportState::Completed { snapshot } => region.delete_snapshot(&snapshot).await?,
+                    ImportState::Active { .. } => region.cancel_import(&id).await?,
+                    ImportState::Failed(_) => {}
+                }
             }
-        }
-        Made::Image { id, snapshots, .. } => {
-            // What was cut off while its copy was under way has not noted the copy's snapshot.
-            let known = region.image(&id).await?.map(|image| image.snapshots).unwrap_or_default();
-            let snapshots = if snapshots.is_empty() { known } else { snapshots };
-            region.deregister_image(&id).await?;
-            for snapshot in snapshots {
-                region.delete_snapshot(&snapshot).await?;
+            Made::Image { id, snapshots, .. } => {
+                // What was cut off while its copy was under way has not noted the copy's snapshot.
+                let known = region.image(&id).await?.map(|image| image.snapshots).unwrap_or_default();
+                let snapshots = if snapshots.is_empty() { known } else { snapshots };
+                region.deregister_image(&id).await?;
+                for snapshot in snapshots {
+                    region.delete_snapshot(&snapshot).await?;
+                }
             }
-        }
-        Made::TemplateVersion { template, version, previous } => {
-            region.set_default_template_version(&template, previous).await?;
-            region.delete_template_version(&template, version).await?;
-        }
-        Made::Parameter { name, previous, is_image } => match previous {
-            Some(value) => {
-                let kind = if is_image { ParameterType::Image } else { ParameterType::Text };
-                region.put_parameter(&name, &value, kind).await?;
+            Made::TemplateVersion { template, version, previous } => {
+                if region.default_template_version(&template).await? == version {
+                    region.set_default_template_version(&template, previous).await?;
+                }
+                region.delete_template_version(&template, version).await?;
             }
-            None => region.delete_parameter(&name).await?,
-        },
-        Made::Upload { .. }
-        | Made::Object { .. }
-        | Made::Files { .. }
-        | Made::PointerFile { .. }
-        | Made::PointerObject { .. } => {}
+            Made::Parameter { name, previous, is_image } => match previous {
+                _ if !self.is_own_parameter(region, &name).await? => {
+                    self.moved_on(step, &format!("the parameter {name}"))
+                }
+                Some(value) => {
+                    let kind = if is_image { ParameterType::Image } else { ParameterType::Text };
+                    region.put_parameter(&name, &value, kind).await?;
+                }
+                None => region.delete_parameter(&name).await?,
+            },
+            Made::Upload { .. }
+            | Made::Object { .. }
+            | Made::Files { .. }
+            | Made::PointerFile { .. }
+            | Made::PointerObject { .. } => {}
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Whether a parameter names an image that this publication has made.
+    async fn is_own_parameter(&self, region: &Region, name: &str) -> Result<bool, Error> {
+        let Some(now) = region.parameter(name).await? else { return Ok(false) };
+        let of_this = |made: Option<Made>| matches!(made, Some(Made::Image { id, .. }) if id == now.value);
+        Ok(self.journal.entries().into_iter().any(|(_, entry)| of_this(entry.made)))
+    }
 }

@@ -1,5 +1,6 @@
 //! What can go: it can be made again, or nothing uses it.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -18,6 +19,9 @@ pub struct Garbage {
     pub what: &'static str,
 }
 
+/// How the names of downloads begin that are made for guests.
+pub const FOR_GUESTS: &str = "web-";
+
 /// How much space layers may take unless the user says otherwise, in bytes.
 pub const LAYER_BUDGET: u64 = 20 << 30;
 
@@ -30,15 +34,17 @@ impl Store {
             self.old_parents(&name, &mut garbage)?;
         }
         let downloads = self.downloads();
+        let is_anybody_running = self.is_anybody_running()?;
         for name in self.names_in(&downloads)? {
-            if name.ends_with(".part") && !self.is_in_use(&downloads.join(&name).with_extension("lock"))? {
+            // Those that are made for guests have no lock; their builds have.
+            let is_read = is_anybody_running && name.starts_with(FOR_GUESTS);
+            if name.ends_with(".part") && !is_read && !self.is_in_use(&downloads.join(&name).with_extension("lock"))? {
                 self.note(&downloads.join(name), "a download that was cut", &mut garbage)?;
             }
         }
         let verified = downloads.join("sha256");
         // A build on a parent that a recipe gives by its address reads the download itself.
-        let are_downloads_read = self.is_anybody_running()?;
-        for name in self.names_in(&verified)?.iter().filter(|_| !are_downloads_read) {
+        for name in self.names_in(&verified)?.iter().filter(|_| !is_anybody_running) {
             self.note(&verified.join(name), "a download that a base image was made from", &mut garbage)?;
         }
         for name in self.names_in(&self.root().join("runs"))? {
@@ -47,6 +53,7 @@ impl Store {
                 self.note(&folder, "a failed build machine that was kept", &mut garbage)?;
             }
         }
+        count_shared(&mut garbage);
         garbage.retain(|item| item.bytes > 0);
         Ok(garbage)
     }
@@ -134,9 +141,35 @@ impl Store {
     }
 
     fn note(&self, path: &Path, what: &'static str, garbage: &mut Vec<Garbage>) -> Result<(), Error> {
-        let bytes = self.io(space(path))?;
+        let bytes = match space(path) {
+            // Somebody has used or removed it since it was listed.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            bytes => self.io(bytes)?,
+        };
         garbage.push(Garbage { path: path.to_owned(), bytes, what });
         Ok(())
+    }
+}
+
+/// A file whose names all go gives its space back, though no name alone does: an old base image and the download that it was.
+fn count_shared(garbage: &mut [Garbage]) {
+    use std::os::unix::fs::MetadataExt;
+    let mut names: HashMap<(u64, u64), Vec<usize>> = HashMap::new();
+    for (index, item) in garbage.iter().enumerate() {
+        let Ok(metadata) = fs::symlink_metadata(&item.path) else { continue };
+        if metadata.is_file() && metadata.nlink() > 1 {
+            names.entry((metadata.dev(), metadata.ino())).or_default().push(index);
+        }
+    }
+    for indexes in names.into_values() {
+        let Some(metadata) = indexes.first().and_then(|&first| fs::symlink_metadata(&garbage[first].path).ok()) else {
+            continue;
+        };
+        if metadata.nlink() == indexes.len() as u64 {
+            // Each says a part, so that none is left out.
+            let part = (metadata.blocks() * 512).div_ceil(metadata.nlink());
+            indexes.iter().for_each(|&index| garbage[index].bytes = part);
+        }
     }
 }
 
@@ -199,5 +232,44 @@ mod tests {
         store.remove(&store.layers_over(250_000).unwrap()).unwrap();
         assert_eq!(over(&store, 0), ["new", "base"]);
         assert_eq!(store.garbage(u64::MAX).unwrap(), []);
+    }
+
+    #[test]
+    fn an_old_base_image_goes_with_the_download_that_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let parents = store.parent_folder("theirs");
+        fs::create_dir_all(&parents).unwrap();
+        fs::create_dir_all(store.download("x").parent().unwrap()).unwrap();
+        for (name, is_current) in [("old", false), ("new", true)] {
+            fs::write(store.download(name), vec![1; 100_000]).unwrap();
+            fs::hard_link(store.download(name), parents.join(format!("{name}.qcow2"))).unwrap();
+            if is_current {
+                fs::write(parents.join("parent.json"), format!("{{ \"sha256\": \"{name}\" }}")).unwrap();
+            }
+        }
+        let garbage = store.garbage(u64::MAX).unwrap();
+        let names: Vec<String> =
+            garbage.iter().map(|item| item.path.file_name().unwrap().to_string_lossy().into_owned()).collect();
+        assert_eq!(names, ["old.qcow2", "old"]);
+        assert!(garbage.iter().map(|item| item.bytes).sum::<u64>() >= 100_000);
+        store.remove(&garbage).unwrap();
+        assert!(store.download("new").exists() && parents.join("new.qcow2").exists());
+        assert_eq!(store.garbage(u64::MAX).unwrap(), []);
+    }
+
+    #[test]
+    fn what_a_running_build_downloads_for_its_guest_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        fs::create_dir_all(store.downloads()).unwrap();
+        for name in ["web-1.part", "cut.part"] {
+            fs::write(store.downloads().join(name), "some").unwrap();
+        }
+        let count = || store.garbage(u64::MAX).unwrap().len();
+        let run = store.begin_run("build").unwrap();
+        assert_eq!(count(), 1);
+        drop(run);
+        assert_eq!(count(), 2);
     }
 }

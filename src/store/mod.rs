@@ -37,7 +37,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 
 pub use channel::{Channel, ChannelId, ChannelName, Entry as ChannelEntry, Move};
-pub use garbage::{Garbage, LAYER_BUDGET};
+pub use garbage::{FOR_GUESTS, Garbage, LAYER_BUDGET};
 pub use image::{DISK, Image, MANIFEST, Reservation};
 pub use layer::{Damaged, Key, Layer, Record as LayerRecord};
 pub use lock::Lock;

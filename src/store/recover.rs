@@ -67,6 +67,10 @@ impl Store {
             if !state.is_under_way() {
                 continue;
             }
+            // A disk that was being sealed may be large, and no command shows it.
+            if let Err(error) = remove_drafts(reservation.image.folder()) {
+                recovered.problems.push(format!("{id}: what was half written can't be removed: {error}"));
+            }
             let reason = format!("{LEFT}{state}");
             match reservation.image.update(|manifest| manifest.set_state(State::Failed, Some(reason))) {
                 Ok(()) => recovered.images.push(id),
@@ -95,6 +99,18 @@ impl Store {
         // Whoever made it may have finished it in the meantime.
         if is_layer() { Ok(()) } else { file::remove_tree(folder) }
     }
+}
+
+/// Removes what stands in a folder under no final name.
+fn remove_drafts(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with('.') && name.ends_with(".part") {
+            file::remove_if_there(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether the folder belonged to a dead run. One that a person wanted to keep says so.

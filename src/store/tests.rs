@@ -186,11 +186,15 @@ fn what_a_killed_process_left_is_ended_and_what_lives_is_not_touched() {
     let dead_image = reserve(&store, "1.0.0").image;
     let mut sleeper = std::process::Command::new("sleep").arg("1000").current_dir(&dead_folder).spawn().unwrap();
 
+    let half = dead_image.folder().join(".disk.qcow2.ab12.part");
+    fs::write(&half, "half").unwrap();
+
     let living_run = store.begin_run("build").unwrap();
     let living = reserve(&store, "1.0.0");
 
     let recovered = store.recover().unwrap();
     assert_eq!(recovered, Recovered { images: vec![dead_image.id.clone()], runs: 1, problems: Vec::new() });
+    assert!(!half.exists() && dead_image.folder().exists());
     assert!(!output.exists() && !dead_folder.exists() && living_run.folder().exists());
     assert!(!sleeper.wait().unwrap().success());
     let state = |id: &ImageId| store.find(&id.into(), |_| true).unwrap().manifest;

@@ -31,7 +31,26 @@ pub(crate) fn off() -> Result<(), OpError> {
         }
         std::thread::sleep(POLL);
     }
+    silence_networks();
     rustix::system::reboot(RebootCommand::PowerOff).map_err(|error| failed("power-off", &error.into()))
+}
+
+/// Takes network devices down. Kernels that break virtio devices before they power off (Linux 6.14, and older ones that have
+/// it too) spin for ever in a driver that sends just then, and something is always sent after a while, by the kernel itself.
+fn silence_networks() {
+    const UP: u32 = 1;
+    const LOOPBACK: u32 = 1 << 3;
+    let Ok(devices) = fs::read_dir("/sys/class/net") else { return };
+    for device in devices.flatten() {
+        // netdevice(7), as the kernel shows them: a hexadecimal number.
+        let path = device.path().join("flags");
+        let flags = fs::read_to_string(&path).unwrap_or_default();
+        let Ok(flags) = u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16) else { continue };
+        if flags & UP != 0 && flags & LOOPBACK == 0 {
+            // What can't be taken down is left as it is: it is a chance and no more that it would matter.
+            let _up = fs::write(&path, format!("{:#x}", flags & !UP));
+        }
+    }
 }
 
 /// Kills every process but init and this one. A file that is deleted and open would else be left to the next start.

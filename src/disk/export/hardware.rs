@@ -270,8 +270,9 @@ mod tests {
     #[test]
     fn proxmox_gets_lines_of_qm() {
         insta::assert_snapshot!(Place::Proxmox.describe(&hardware(true), Path::new("/out/it's.qcow2")), @r#"
-        #!/bin/sh -e
+        #!/bin/sh
         # On a Proxmox host, in the folder of the disk: VMID=9000 STORAGE=local-lvm sh THIS-FILE
+        set -e
         : "${VMID:?the new machine's number}" "${STORAGE:?where its disk goes}"
         DISK='it'\''s.qcow2'
         qm create "$VMID" --name 'nginx-1.0.0-1' --ostype l26 --machine q35 --bios ovmf --cores 2 --memory 1024 \

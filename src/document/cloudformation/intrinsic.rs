@@ -343,6 +343,8 @@ impl<'a> Evaluator<'a> {
         let guess = || self.environment.guesses.then(|| self.guess(name, parameter, span)).flatten();
         let value = given.map(|(_, value)| Text::known(value.as_str())).or_else(default).or_else(guess);
         let kind = parameter.get("Type").and_then(Node::text).unwrap_or("String");
+        // It may be referred to any number of times.
+        let value = value.and_then(|value| self.made(span, value).as_text().cloned());
         let Some(value) = value else {
             let why = format!("the parameter `{name}` has no default");
             return self.unknown(span, name, why, format!("--parameter {name}=VALUE says it"));
@@ -356,7 +358,8 @@ impl<'a> Evaluator<'a> {
             return Value::text(span.clone(), Text::known(format!("{{{{resolve:ssm:{}}}}}", value.text)));
         }
         if kind == "CommaDelimitedList" || kind.starts_with("List<") {
-            let parts = value.text.split(',').map(|part| Value::text(span.clone(), Text::known(part.trim())));
+            let parts = value.text.split(',').take_while(|_| self.spend(span));
+            let parts = parts.map(|part| Value::text(span.clone(), Text::known(part.trim())));
             return Value { span: span.clone(), content: Content::List(parts.collect()) };
         }
         Value::text(span.clone(), value)
@@ -445,7 +448,11 @@ impl<'a> Evaluator<'a> {
         let map_node = self.template.section("Mappings", &map.text);
         let found = map_node.and_then(|map| map.get(&first.text)).and_then(|inner| inner.get(&second.text));
         if let Some(node) = found {
-            return Value { span: span.clone(), ..self.value(node) };
+            let found = self.value(node);
+            return match found.as_text().cloned() {
+                Some(text) => self.made(span, text),
+                None => Value { span: span.clone(), ..found },
+            };
         }
         if let Some(default) = rest.iter().find_map(|node| node.get("DefaultValue")) {
             return self.value(default);

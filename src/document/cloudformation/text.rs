@@ -68,7 +68,7 @@ impl Evaluator<'_> {
     }
 
     /// A text that a function has made, as long as it has not made too many.
-    fn made(&self, span: &Range<usize>, text: Text) -> Value {
+    pub(super) fn made(&self, span: &Range<usize>, text: Text) -> Value {
         let before = self.made.get();
         self.made.set(before.saturating_add(text.text.len() + text.gaps.len() * 64));
         if self.made.get() <= MAX_MADE {

@@ -10,7 +10,7 @@ use crate::disk::probe;
 use crate::document::lifecycle::LifecyclePolicy;
 use crate::host::one_line;
 use crate::store::Image;
-use crate::store::manifest::{Artifact, Publication};
+use crate::store::manifest::{Artifact, Publication, State};
 
 impl Factory {
     /// Facts of all images. AWS, if it is given, is asked only about AMIs of images that the policy is about.
@@ -56,8 +56,17 @@ impl Factory {
         };
         let (found, templates) = match asked.await {
             Ok(Some(found)) => found,
-            // It is gone.
-            Ok(None) => return,
+            Ok(None) => {
+                // It is gone, and what was to go with it perhaps is not.
+                let snapshots =
+                    publication.artifacts.iter().filter(|made| made.kind == SNAPSHOT && made.account.is_none());
+                let snapshots: Vec<String> = snapshots.map(|made| made.id.clone()).collect();
+                if known.state == State::Deleted && !snapshots.is_empty() {
+                    let (id, region) = (ami.id.clone(), publication.place.clone());
+                    known.amis.push(AmiFacts { id, region, snapshots, ..AmiFacts::default() });
+                }
+                return;
+            }
             Err(error) => {
                 known.uses.push(format!("nothing can be found out of its AMI {}: {}", ami.id, one_line(&error)));
                 return;
@@ -93,6 +102,10 @@ impl Factory {
             if image.is_locked()? {
                 uses.entry(id.clone()).or_default().push("a running machine or command".to_owned());
             }
+            if super::super::retry::has_open_publication(image)? {
+                let why = "a publication that is not whole, until `publish --resume` or `--undo` ends it";
+                uses.entry(id.clone()).or_default().push(why.to_owned());
+            }
             if below.contains(&image.disk()) {
                 uses.entry(id).or_default().push("a layer, until `goldsmith gc --all` gives it back".to_owned());
             }
@@ -100,6 +113,9 @@ impl Factory {
         Ok(uses)
     }
 }
+
+/// What a snapshot is called among what a publication has made.
+pub(super) const SNAPSHOT: &str = "snapshot";
 
 /// AMIs that were made of an image, each once.
 fn amis(image: &Image) -> Vec<(&Publication, &Artifact)> {

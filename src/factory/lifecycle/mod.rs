@@ -24,7 +24,7 @@ use crate::document::lifecycle::{self, Action, LifecyclePolicy, Rule};
 use crate::document::syntax::Source;
 use crate::host::{file, one_line};
 use crate::store::Image;
-use crate::store::manifest::State;
+use crate::store::manifest::{Artifact, Manifest, State};
 
 pub use engine::{AmiFacts, Decision, Facts, Tags, decide};
 
@@ -131,21 +131,30 @@ impl Factory {
         done: &mut Vec<Done>,
     ) -> Result<(), Error> {
         let reason = format!("by a lifecycle policy: {}", decision.reason);
-        // First here: what nobody may use any more is not used while the rest goes.
-        let image = match rule.action {
-            Action::Deprecate => self.set_state(image, State::Deprecated, Some(reason))?,
-            Action::Disable => self.set_state(image, State::Disabled, Some(reason))?,
-            Action::Delete => self.begin_deletion(image, reason)?,
-        };
+        let mut image = image;
+        if rule.action == Action::Delete {
+            // First here: what nobody may use any more is not used while the rest goes.
+            image = self.begin_deletion(image, reason.clone())?;
+        }
         let skipped: BTreeSet<&String> = decision.skipped_amis.iter().map(|(id, _)| id).collect();
         let mut is_whole = skipped.is_empty();
         if let Some(aws) = aws.filter(|_| rule.include.amis) {
             for ami in facts.amis.iter().filter(|ami| !skipped.contains(&ami.id)) {
+                if rule.action == Action::Delete && rule.include.snapshots {
+                    // Once it is gone, nobody else could say which they are.
+                    image.update(|manifest| note_snapshots(manifest, ami))?;
+                }
                 is_whole &= retire(aws, rule, ami, done).await;
             }
         }
-        if rule.action != Action::Delete {
-            return Ok(());
+        let to = match rule.action {
+            Action::Deprecate => State::Deprecated,
+            Action::Disable => State::Disabled,
+            Action::Delete => State::Deleted,
+        };
+        if to != State::Deleted {
+            // Last here: an image in another state is not looked at again.
+            return if is_whole { self.set_state(image, to, Some(reason)).map(drop) } else { Ok(()) };
         }
         if rule.include.files {
             is_whole &= remove_files(&image, done);
@@ -154,6 +163,23 @@ impl Factory {
             true => Ok(image.remove(&self.store)?),
             // The record says what is still there.
             false => Ok(()),
+        }
+    }
+}
+
+/// Notes the snapshots of an AMI beside it.
+fn note_snapshots(manifest: &mut Manifest, ami: &AmiFacts) {
+    let is_it = |made: &Artifact| made.kind == "ami" && made.id == ami.id;
+    let Some(publication) =
+        manifest.publications.iter_mut().find(|known| known.place == ami.region && known.artifacts.iter().any(is_it))
+    else {
+        return;
+    };
+    for id in &ami.snapshots {
+        if !publication.artifacts.iter().any(|made| made.id == *id) {
+            let kind = facts::SNAPSHOT.to_owned();
+            let (name, account, sha256, content) = (None, None, None, None);
+            publication.artifacts.push(Artifact { kind, id: id.clone(), name, account, sha256, content });
         }
     }
 }

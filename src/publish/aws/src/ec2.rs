@@ -81,6 +81,10 @@ pub struct ImageState {
     pub reason: Option<String>,
     /// The snapshots of its disks.
     pub snapshots: Vec<String>,
+    /// Its labels.
+    pub tags: Vec<(String, String)>,
+    /// When it was made, as EC2 writes times.
+    pub created: Option<String>,
 }
 
 /// An image to be copied into a region.
@@ -359,5 +363,7 @@ fn state(image: aws_sdk_ec2::types::Image) -> ImageState {
         state: image.state.map(|state| state.as_str().to_owned()).unwrap_or_default(),
         reason: image.state_reason.and_then(|reason| reason.message),
         snapshots: snapshots.collect(),
+        tags: image.tags.unwrap_or_default().into_iter().filter_map(|tag| Some((tag.key?, tag.value?))).collect(),
+        created: image.creation_date,
     }
 }
