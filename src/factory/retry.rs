@@ -91,8 +91,12 @@ pub(super) fn note_place(folder: &Path, source: &Source) -> Result<(), Error> {
 /// Whether a publication of an image was begun and is not whole: what it has made so far only its journal knows.
 pub(super) fn has_open_publication(image: &Image) -> Result<bool, Error> {
     for folder in journal_folders(image)? {
-        if Journal::open(&folder)?.is_some_and(|journal| !journal.has_ended()) {
-            return Ok(true);
+        match Journal::open(&folder) {
+            Ok(journal) if journal.as_ref().is_none_or(Journal::has_ended) => {}
+            Ok(_) => return Ok(true),
+            // What it holds nobody can say.
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => return Ok(true),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(false)

@@ -4,7 +4,7 @@
 //! beforehand goes through as it comes.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -165,9 +165,18 @@ fn is_closed(url: &Url) -> bool {
 
 /// As for guests: neither the host itself, by whatever address, nor what is linked to it alone, such as a cloud's metadata.
 fn may_reach(address: IpAddr) -> bool {
-    // An address can be bound to only where it is one of the host's.
-    let is_of_an_interface = || std::net::UdpSocket::bind((address, 0)).is_ok();
-    !is_hosts_own(&address) && !is_of_an_interface()
+    !is_hosts_own(&address) && !is_of_an_interface(address)
+}
+
+/// Whether an address is one of the host's: what it sends there, it sends from there. Nothing is sent to find out.
+fn is_of_an_interface(address: IpAddr) -> bool {
+    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let from = || {
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.connect((address, 9))?;
+        socket.local_addr()
+    };
+    from().is_ok_and(|from: SocketAddr| from.ip() == address)
 }
 
 /// Looks names up and leaves out what must not be reached.
@@ -205,6 +214,12 @@ mod tests {
             assert!(!may_reach(address.parse().unwrap()), "{address}");
             let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
             assert!(is_closed(&format!("http://{host}:80/x").parse().unwrap()), "{address}");
+        }
+        // That of the interface that leads to the world, if one does.
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        if socket.connect("192.0.2.1:9").is_ok() {
+            let own = socket.local_addr().unwrap().ip();
+            assert!(!may_reach(own), "{own}");
         }
         for address in ["192.0.2.1", "10.0.0.1", "2001:db8::1"] {
             assert!(may_reach(address.parse().unwrap()), "{address}");

@@ -70,7 +70,7 @@ if [ -n "$4" ]; then
     done
 fi
 # What the host has a route of its own to, as clouds' DHCP gives it, would win against a whole network's prohibition.
-ip -4 route flush root "$1"
+ip -4 route flush root "$1" 2>/dev/null || true
 ip -6 route flush root "$2" 2>/dev/null || true
 ip route add prohibit "$1"
 ip -6 route add prohibit "$2" 2>/dev/null || true

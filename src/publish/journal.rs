@@ -113,6 +113,9 @@ pub enum Made {
         previous: Option<String>,
         /// Whether that was the name of an image for AWS too.
         is_image: bool,
+        /// What it is set to. Journals of older goldsmiths do not say it.
+        #[serde(default)]
+        value: Option<String>,
     },
     /// Files of this host, each with the SHA-256 of its bytes.
     Files {

@@ -300,7 +300,8 @@ impl Worker<'_, '_> {
             let before = region.parameter(id).await?;
             let was_image = before.as_ref().is_some_and(|before| before.kind == ParameterType::Image);
             let previous = before.map(|before| before.value);
-            let made = Made::Parameter { name: id.to_owned(), previous, is_image: was_image };
+            let made =
+                Made::Parameter { name: id.to_owned(), previous, is_image: was_image, value: Some(image.clone()) };
             journal.note_made(name, made)?;
         }
         let kind = if is_image { ParameterType::Image } else { ParameterType::Text };

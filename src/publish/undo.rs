@@ -186,8 +186,8 @@ impl Publication<'_> {
                 }
                 region.delete_template_version(&template, version).await?;
             }
-            Made::Parameter { name, previous, is_image } => match previous {
-                _ if !self.is_own_parameter(region, &name).await? => {
+            Made::Parameter { name, previous, is_image, value } => match previous {
+                _ if !is_still(region, &name, value.as_deref()).await? => {
                     self.moved_on(step, &format!("the parameter {name}"))
                 }
                 Some(value) => {
@@ -204,11 +204,10 @@ impl Publication<'_> {
         }
         Ok(())
     }
+}
 
-    /// Whether a parameter names an image that this publication has made.
-    async fn is_own_parameter(&self, region: &Region, name: &str) -> Result<bool, Error> {
-        let Some(now) = region.parameter(name).await? else { return Ok(false) };
-        let of_this = |made: Option<Made>| matches!(made, Some(Made::Image { id, .. }) if id == now.value);
-        Ok(self.journal.entries().into_iter().any(|(_, entry)| of_this(entry.made)))
-    }
+/// Whether a parameter still has the value that it was set to, as far as that is known.
+async fn is_still(region: &Region, name: &str, value: Option<&str>) -> Result<bool, Error> {
+    let now = region.parameter(name).await?;
+    Ok(now.is_some_and(|now| value.is_none_or(|value| now.value == value)))
 }

@@ -274,9 +274,9 @@ impl Module {
     /// One attempt. A refusal by the agent is the step's failure, and so are bytes that did not come; anything else ends
     /// the run. What neither the guest nor the work itself has ended in time is given up.
     pub(super) async fn attempt(run: Run, call: &Call<'_>) -> Result<Verdict, guest::Error> {
-        let attempted = match call.deadline {
+        let attempted = match call.deadline.and_then(|deadline| deadline.checked_add(OVERTIME)) {
             None => run(call).await,
-            Some(deadline) => match tokio::time::timeout_at((deadline + OVERTIME).into(), run(call)).await {
+            Some(last) => match tokio::time::timeout_at(last.into(), run(call)).await {
                 Ok(attempted) => attempted,
                 Err(_) => return Ok(Verdict::Failed(call.timed_out())),
             },

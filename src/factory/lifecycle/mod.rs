@@ -137,14 +137,14 @@ impl Factory {
             image = self.begin_deletion(image, reason.clone())?;
         }
         let skipped: BTreeSet<&String> = decision.skipped_amis.iter().map(|(id, _)| id).collect();
-        let mut is_whole = skipped.is_empty();
+        let mut is_well = true;
         if let Some(aws) = aws.filter(|_| rule.include.amis) {
             for ami in facts.amis.iter().filter(|ami| !skipped.contains(&ami.id)) {
                 if rule.action == Action::Delete && rule.include.snapshots {
                     // Once it is gone, nobody else could say which they are.
                     image.update(|manifest| note_snapshots(manifest, ami))?;
                 }
-                is_whole &= retire(aws, rule, ami, done).await;
+                is_well &= retire(aws, rule, ami, done).await;
             }
         }
         let to = match rule.action {
@@ -154,12 +154,12 @@ impl Factory {
         };
         if to != State::Deleted {
             // Last here: an image in another state is not looked at again.
-            return if is_whole { self.set_state(image, to, Some(reason)).map(drop) } else { Ok(()) };
+            return if is_well { self.set_state(image, to, Some(reason)).map(drop) } else { Ok(()) };
         }
         if rule.include.files {
-            is_whole &= remove_files(&image, done);
+            is_well &= remove_files(&image, done);
         }
-        match is_whole {
+        match is_well && skipped.is_empty() {
             true => Ok(image.remove(&self.store)?),
             // The record says what is still there.
             false => Ok(()),
