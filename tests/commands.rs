@@ -60,6 +60,7 @@ fn variables_that_are_set_to_nothing_count_as_none() {
     let place = Place::with_own_store();
     let list = place.goldsmith(&["pipeline", "list"]).env("GOLDSMITH_HOME", "").env("GOLDSMITH_PIPELINES", "");
     let _listed = list.env("GOLDSMITH_LAYER_BUDGET", "").run().success();
+    let _not_meant = place.goldsmith(&["--home", "", "image", "list"]).run().fails(2).says("`--home` names no folder");
     assert!(place.path(".local/share/goldsmith/version").is_file());
 }
 

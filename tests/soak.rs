@@ -177,7 +177,10 @@ fn judge(place: &Place) {
         .collect();
     let failed = || images.iter().filter(|(_, state)| *state == "FAILED").map(|(image, _)| image.clone());
     let untold: Vec<String> = failed().filter(|image| !told.contains(image)).collect();
-    assert!(untold.len() <= rounds() && untold.len() * 2 <= failed().count(), "{untold:?} are told of to nobody");
+    assert!(
+        untold.len() <= rounds() && untold.len() * 2 <= failed().count().max(2),
+        "{untold:?} are told of to nobody"
+    );
     let runs = runs(place);
     assert_eq!(runs.len(), PIPELINES * rounds() + 1);
     let mut named = BTreeSet::new();

@@ -307,7 +307,7 @@ mod tests {
         (&host).write_all(&message::encode(&ToGuest::Attach { session: 1 }).unwrap()).unwrap();
         let request = ToGuest::Request { id: 1, op: Op::Exec(sh(script)) };
         (&host).write_all(&message::encode(&request).unwrap()).unwrap();
-        std::thread::sleep(Duration::from_secs(4));
+        std::thread::sleep(Duration::from_millis(3500));
         let (mut decoder, mut heard, mut buffer) = (Decoder::default(), Vec::new(), vec![0; 1 << 16]);
         let result = 'reply: loop {
             let n = (&host).read(&mut buffer).unwrap();

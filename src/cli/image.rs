@@ -221,7 +221,11 @@ async fn verify(patterns: &[Pattern], context: &Context) -> Result<(), CliError>
     let (mut verdicts, mut failure) = (Vec::new(), None);
     for image in images {
         let verified = factory.verify(&image).await;
-        let verdict = verified.as_ref().map_or_else(ToString::to_string, |()| "is what was sealed".to_owned());
+        if let Err(interrupted @ crate::factory::Error::Interrupted) = verified {
+            return Err(interrupted.into());
+        }
+        let said = |error: &crate::factory::Error| crate::host::one_line(error);
+        let verdict = verified.as_ref().map_or_else(said, |()| "is what was sealed".to_owned());
         verdicts.push(serde_json::json!({ "image": image.id, "valid": verified.is_ok(), "verdict": verdict }));
         if !context.output.json {
             context.output.result(&format!("{}: {verdict}", image.id));

@@ -164,7 +164,11 @@ struct Context {
 impl Context {
     /// The store, after dead processes' leftovers have been cleared away.
     fn store(&self) -> Result<Store, CliError> {
-        // A variable that is set to nothing counts as none.
+        // A variable that is set to nothing counts as none; an option that is, names a store that was not meant.
+        let is_of_variable = std::env::var_os("GOLDSMITH_HOME").is_some_and(|value| value.is_empty());
+        if self.global.home.as_ref().is_some_and(|home| home.as_os_str().is_empty()) && !is_of_variable {
+            return Err(CliError::Usage("`--home` names no folder".to_owned()));
+        }
         let root = match self.global.home.as_ref().filter(|home| !home.as_os_str().is_empty()) {
             Some(home) => home.clone(),
             None => Store::default_root()?,

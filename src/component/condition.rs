@@ -346,7 +346,7 @@ async fn ask(
         let stat = guest.stat(&absolute(folder, baseline), true).await?;
         Ok(stat.is_some_and(|stat| stat.kind == kind))
     };
-    let answer = match operator {
+    match operator {
         Operator::FileExists => is(Kind::File).await,
         Operator::FolderExists => is(Kind::Folder).await,
         Operator::BinaryExists => {
@@ -354,15 +354,14 @@ async fn ask(
             asked.map(|(exit, _)| exit == Exit::Code(0))
         }
         Operator::FileDigest(algorithm) => {
-            let digest = guest.digest(&absolute(folder, path), algorithm).await;
-            digest.map(|digest| digest.eq_ignore_ascii_case(baseline))
+            match guest.digest(&absolute(folder, path), algorithm).await {
+                Ok(digest) => Ok(digest.eq_ignore_ascii_case(baseline)),
+                // A file that is not there has no digest.
+                Err(guest::Error::Refused(_)) => Ok(false),
+                Err(error) => Err(error),
+            }
         }
         _ => Ok(false),
-    };
-    match answer {
-        // There is no file under a name that no file can have, as a shell says too; and one that is not there has no digest.
-        Err(guest::Error::Refused(_)) => Ok(false),
-        answer => answer,
     }
 }
 

@@ -7,6 +7,7 @@ use fs_err as fs;
 use super::Error;
 use crate::document::recipe::Recipe;
 use crate::guest::site::{Mirror, Site};
+use crate::host::address::Address;
 
 /// What flags say; it wins over the recipe.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,7 +39,9 @@ pub(super) fn resolve(recipe: &Recipe, folder: &std::path::Path, flags: &SiteWis
     let mirrors: Vec<Mirror> = mirrors.collect();
     for (index, mirror) in mirrors.iter().enumerate() {
         if let Some(other) = mirrors[..index].iter().find(|other| other.to == mirror.to && other.from != mirror.from) {
-            let what = format!("both {} and {} are replaced by {}", other.from, mirror.from, mirror.to);
+            let [one, other, to] =
+                [&other.from, &mirror.from, &mirror.to].map(|address| Address::new(address.as_str()));
+            let what = format!("both {one} and {other} are replaced by {to}");
             let mend = "give each an address of its own, if only by another path: what is sealed has the old ones again, and \
                         could not tell them apart";
             return Err(Error::Host { what, mend: mend.to_owned() });
@@ -99,7 +102,7 @@ pub(super) fn unreachable_proxy(site: &Site) -> Option<String> {
     };
     let is_address = |name: &str| !name.eq_ignore_ascii_case("no_proxy");
     let proxy = site.proxy.iter().find(|(name, value)| is_address(name) && local(value))?;
-    Some(format!("the proxy {} is on this host's loopback, which guests can't reach", proxy.1))
+    Some(format!("the proxy {} is on this host's loopback, which guests can't reach", Address::new(proxy.1.as_str())))
 }
 
 #[cfg(test)]

@@ -90,8 +90,10 @@ impl Factory {
     /// That the disk is the one that the manifest names.
     pub(super) async fn verify_disk(&self, image: &Image) -> Result<(), Error> {
         let path = image.disk();
-        let sha256 =
-            tokio::task::spawn_blocking(move || file::sha256(&path)).await.map_err(std::io::Error::other)??;
+        let sha256 = tokio::select! {
+            digest = tokio::task::spawn_blocking(move || file::sha256(&path)) => digest.map_err(std::io::Error::other)??,
+            () = self.cancel.cancelled() => return Err(Error::Interrupted),
+        };
         if image.manifest.disk.as_ref().is_some_and(|disk| disk.sha256 == sha256) {
             return Ok(());
         }

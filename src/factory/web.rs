@@ -221,7 +221,7 @@ mod tests {
             let own = socket.local_addr().unwrap().ip();
             assert!(!may_reach(own), "{own}");
         }
-        for address in ["192.0.2.1", "10.0.0.1", "2001:db8::1"] {
+        for address in ["192.0.2.1", "198.51.100.1", "2001:db8::1"] {
             assert!(may_reach(address.parse().unwrap()), "{address}");
         }
         assert!(!is_closed(&"http://example.org/".parse().unwrap()));

@@ -9,6 +9,9 @@ use super::plan::{Image, Step};
 use super::{Error, Event, Publication};
 use crate::host::file;
 
+/// How far this host's clock and AWS's may be apart, in seconds.
+const CLOCKS: i64 = 15 * 60;
+
 /// What has become of one thing.
 #[derive(Debug)]
 pub struct Undone {
@@ -144,7 +147,9 @@ impl Publication<'_> {
     /// same labels and was made since.
     fn is_own_copy(&self, known: &goldsmith_aws::ImageState, image: &Image) -> bool {
         let created = known.created.as_deref().and_then(|time| time.parse::<jiff::Timestamp>().ok());
-        let is_since = created.is_some_and(|created| created >= self.journal.header().time);
+        // Whose clock is whose is not known.
+        let since = self.journal.header().time.as_second() - CLOCKS;
+        let is_since = created.is_some_and(|created| created.as_second() >= since);
         is_since && !image.tags.is_empty() && image.tags.iter().all(|tag| known.tags.contains(tag))
     }
 

@@ -132,7 +132,7 @@ pub(super) fn supervise(
     (mut open_outputs, flow): (usize, &Flow),
     mut deadline: Instant,
 ) -> std::io::Result<Exit> {
-    let (mut killing, mut exit, mut most) = (false, None, 0);
+    let (mut killing, mut exit, mut most, mut heard) = (false, None, 0, 0);
     loop {
         if let (Some(exit), 0) = (exit, open_outputs) {
             return Ok(exit);
@@ -147,7 +147,8 @@ pub(super) fn supervise(
                 }
                 exit = Some(if killing { Exit::Killed } else { describe(status) });
                 deadline = Instant::now() + OUTPUT_GRACE;
-                most = flow.sent.load(Ordering::Relaxed) + OWN_OUTPUT;
+                heard = flow.sent.load(Ordering::Relaxed);
+                most = heard + OWN_OUTPUT;
             }
             Ok(Event::Cancel) if exit.is_none() && !killing => deadline = Instant::now(),
             Ok(Event::Cancel) => {}
@@ -155,8 +156,10 @@ pub(super) fn supervise(
             Err(RecvTimeoutError::Timeout) => {
                 if let Some(exit) = exit {
                     // A host that does not listen for a while still gets what the program itself has written.
-                    let is_waiting = flow.waiting.load(Ordering::Relaxed) > 0;
-                    if is_waiting && flow.sent.load(Ordering::Relaxed) < most {
+                    let (is_waiting, sent) =
+                        (flow.waiting.load(Ordering::Relaxed) > 0, flow.sent.load(Ordering::Relaxed));
+                    if (is_waiting || sent != heard) && sent < most {
+                        heard = sent;
                         deadline = Instant::now() + OUTPUT_GRACE;
                         continue;
                     }

@@ -80,9 +80,15 @@ pub(crate) fn stat(path: &str, follow: bool) -> Result<Option<Stat>, OpError> {
             uid: metadata.uid(),
             gid: metadata.gid(),
         })),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) if is_absent(&error) => Ok(None),
         Err(error) => Err(failed(path, &error)),
     }
+}
+
+/// Whether there is nothing under a name: also where no file can have it.
+fn is_absent(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidFilename, InvalidInput, NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory | InvalidFilename | InvalidInput)
 }
 
 fn kind(of: fs::FileType) -> Kind {
@@ -169,6 +175,13 @@ mod tests {
         let folder = std::env::temp_dir().join(name);
         fs::create_dir_all(&folder).unwrap();
         folder
+    }
+
+    #[test]
+    fn there_is_nothing_under_a_name_that_no_file_can_have() {
+        for path in ["/nothing-of-this-name".to_owned(), format!("/{}", "x".repeat(300)), "/a\0b".to_owned()] {
+            assert!(stat(&path, true).unwrap().is_none(), "{path:?}");
+        }
     }
 
     #[test]

@@ -21,10 +21,11 @@ if command -v apt-get >/dev/null; then
   get() { apt-get -qy -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"; }
   get update
   held=
-  # What is held already stays so afterwards.
-  for package in $exclude; do
-    if apt-mark showhold "$package" | grep -q .; then continue; fi
-    apt-mark hold "$package" >/dev/null && held="$held $package"
+  # What is held already stays so afterwards; a name may be a pattern.
+  before=$(apt-mark showhold)
+  for package in $exclude; do apt-mark hold "$package" >/dev/null || true; done
+  for package in $(apt-mark showhold); do
+    printf '%s\n' "$before" | grep -qxF -- "$package" || held="$held $package"
   done
   status=0
   if [ -n "$include" ]; then get install --only-upgrade $include || status=$?
