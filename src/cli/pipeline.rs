@@ -276,8 +276,9 @@ fn show(definition: &Definition, context: &Context) -> Result<(), CliError> {
     runs.reverse();
     if context.output.json {
         let (listed, runs) = (listed(definition, state), summaries(&runs)?);
+        let builds: Vec<Build> = definition.builds.iter().map(Build::shown).collect();
         return context.output.json(&serde_json::json!({
-            "pipeline": listed, "recipe": definition.how.recipe, "builds": definition.builds.iter().map(Build::shown).collect::<Vec<_>>(), "runs": runs,
+            "pipeline": listed, "recipe": definition.how.recipe, "builds": builds, "runs": runs,
         }));
     }
     for (name, value) in facts(definition, &state) {

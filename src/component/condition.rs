@@ -350,17 +350,15 @@ async fn ask(
         Operator::FileExists => is(Kind::File).await,
         Operator::FolderExists => is(Kind::Folder).await,
         Operator::BinaryExists => {
-            let asked = guest.ask(&["bash", "-c", "type -- \"$1\"", "bash", baseline]).await;
-            asked.map(|(exit, _)| exit == Exit::Code(0))
+            let (exit, _) = guest.ask(&["bash", "-c", "type -- \"$1\"", "bash", baseline]).await?;
+            Ok(exit == Exit::Code(0))
         }
-        Operator::FileDigest(algorithm) => {
-            match guest.digest(&absolute(folder, path), algorithm).await {
-                Ok(digest) => Ok(digest.eq_ignore_ascii_case(baseline)),
-                // A file that is not there has no digest.
-                Err(guest::Error::Refused(_)) => Ok(false),
-                Err(error) => Err(error),
-            }
-        }
+        Operator::FileDigest(algorithm) => match guest.digest(&absolute(folder, path), algorithm).await {
+            Ok(digest) => Ok(digest.eq_ignore_ascii_case(baseline)),
+            // A file that is not there has no digest.
+            Err(guest::Error::Refused(_)) => Ok(false),
+            Err(error) => Err(error),
+        },
         _ => Ok(false),
     }
 }

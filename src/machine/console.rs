@@ -75,9 +75,7 @@ impl Follower {
             }
         }
     }
-}
 
-impl Follower {
     /// Empties the log. QEMU appends to it, so what comes next stands at its beginning.
     async fn begin_anew(&mut self) -> std::io::Result<()> {
         let mut file = fs_err::tokio::OpenOptions::new().append(true).open(&self.log).await?;

@@ -81,14 +81,7 @@ impl Image {
 
     /// Keeps the image from being removed for as long as the lock lives; none while somebody is at work on it.
     pub fn hold(&self) -> io::Result<Option<Lock>> {
-        // Who only looks whether somebody has it holds all of it for an instant.
-        for _ in 0..10 {
-            if let Some(lock) = Lock::try_share(&self.folder.join(LOCK))? {
-                return Ok(Some(lock));
-            }
-            std::thread::sleep(std::time::Duration::from_millis(2));
-        }
-        Ok(None)
+        Lock::soon(|| Lock::try_share(&self.folder.join(LOCK)))
     }
 
     /// Removes the image, unless somebody is at work on it or a channel names it. Its build number is not handed out again.

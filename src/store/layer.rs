@@ -283,17 +283,16 @@ impl Store {
     }
 }
 
-/// A part of a layer's lock. Who only looks whether a layer is in use holds all of it for an instant.
+/// A part of a layer's lock, if there is one.
 fn share_soon(lock: &Path) -> Option<Lock> {
-    const ATTEMPTS: u32 = 10;
-    for _ in 0..ATTEMPTS {
-        match Lock::look_to_share(lock).ok()? {
-            Seen::Free(lock) => return Some(lock),
-            Seen::Held => std::thread::sleep(std::time::Duration::from_millis(2)),
-            Seen::Gone => return None,
-        }
+    let seen = Lock::soon(|| match Lock::look_to_share(lock)? {
+        Seen::Held => Ok(None),
+        seen => Ok(Some(seen)),
+    });
+    match seen.ok()?? {
+        Seen::Free(lock) => Some(lock),
+        Seen::Held | Seen::Gone => None,
     }
-    None
 }
 
 /// What is noted beside a layer, if it is one.

@@ -36,6 +36,18 @@ impl Lock {
         Self::now(open(path)?, FlockOperation::NonBlockingLockShared)
     }
 
+    /// What an attempt gives, of a few. Who only looks whether something is in use holds all of its lock for an instant.
+    pub(super) fn soon<T>(mut attempt: impl FnMut() -> io::Result<Option<T>>) -> io::Result<Option<T>> {
+        const ATTEMPTS: u32 = 10;
+        for _ in 0..ATTEMPTS {
+            if let Some(had) = attempt()? {
+                return Ok(Some(had));
+            }
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        Ok(None)
+    }
+
     /// The lock at a path, unless somebody holds it.
     pub fn try_take(path: &Path) -> io::Result<Option<Self>> {
         Self::now(open(path)?, FlockOperation::NonBlockingLockExclusive)
