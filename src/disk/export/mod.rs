@@ -18,6 +18,7 @@
 //! inflated for the checksum behind it. Nothing but the queues is kept in memory, whatever the disk's size.
 
 mod behind;
+mod direct;
 mod flush;
 mod gcp;
 mod hardware;

@@ -16,10 +16,10 @@ use sha2::{Digest, Sha256};
 
 use super::layout::Layout;
 use super::piece::Pieces;
-use super::sink::BUFFER;
 use super::{Disk, Error, Hardware, Written, small, vmdk};
 use crate::host::file;
 
+const BUFFER: usize = 1 << 16;
 /// Room for the description, in bytes: a multiple of tar's 512.
 const ROOM: u64 = 8 << 10;
 const RECORD: u64 = 512;

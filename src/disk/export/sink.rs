@@ -1,12 +1,13 @@
 //! Where exported bytes go.
 
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Write};
 use std::iter::Peekable;
 
 use fs_err::File;
 use sha2::{Digest as _, Sha256};
 
 use super::behind::Behind;
+use super::direct::Output;
 use super::layout::Layout;
 use super::piece::Pieces;
 use super::{Error, Written, small};
@@ -20,16 +21,11 @@ pub(super) trait Sink: Write {
 
 static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
 
-/// No more than a cluster: whole ones are written without being copied.
-pub(super) const BUFFER: usize = 1 << 16;
-
 /// A new file, with holes for zeroes, and the SHA-256 of its bytes.
 pub(super) struct Digested {
-    file: BufWriter<File>,
+    file: Output,
     digest: Digest,
     position: u64,
-    /// Zeroes since the last byte.
-    hole: u64,
 }
 
 enum Digest {
@@ -77,35 +73,30 @@ impl Digested {
     /// `file` is empty.
     pub(super) fn new(file: File, behind: Option<Behind>) -> Self {
         let own = || Digest::Own(Sha256::new());
+        // One that is read while it is written is better kept in the kernel's memory.
+        let is_read = behind.as_ref().is_some_and(|behind| behind.progress.is_some());
         let digest = behind.map_or_else(own, |behind| Digest::Behind { behind, rest: Vec::new() });
-        Self { file: BufWriter::with_capacity(BUFFER, file), digest, position: 0, hole: 0 }
+        Self { file: Output::new(file, !is_read), digest, position: 0 }
     }
 
     /// What was written.
-    pub(super) fn finish(mut self) -> Result<Written, Error> {
-        self.file.flush()?;
-        self.file.get_ref().set_len(self.position)?;
-        Ok(Written { sha256: self.digest.finish()?, bytes: self.position })
+    pub(super) fn finish(self) -> Result<Written, Error> {
+        let bytes = self.file.finish()?;
+        Ok(Written { sha256: self.digest.finish()?, bytes })
     }
 }
 
 impl Write for Digested {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.hole > 0 {
-            self.file.seek(SeekFrom::Start(self.position))?;
-            self.hole = 0;
-        }
-        let n = self.file.write(bytes)?;
-        self.digest.update(self.position, &bytes[..n]);
-        self.position += n as u64;
-        if self.file.buffer().is_empty() {
-            self.digest.reach(self.position);
-        }
-        Ok(n)
+        self.file.append(bytes)?;
+        self.digest.update(self.position, bytes);
+        self.position += bytes.len() as u64;
+        self.digest.reach(self.file.reached());
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        Ok(())
     }
 }
 
@@ -118,8 +109,7 @@ impl Sink for Digested {
             rest -= part.len() as u64;
             self.position += part.len() as u64;
         }
-        self.hole += length;
-        Ok(())
+        self.file.skip(length)
     }
 }
 
