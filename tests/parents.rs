@@ -39,6 +39,47 @@ fn a_published_image_is_fetched_verified_and_built_on() {
 }
 
 #[test]
+fn what_its_publisher_has_anew_is_told_and_fetched_when_asked_for() {
+    let server = FileServer::start();
+    let (url, checksums) = publish(&server);
+    let list = server.put("SHA256SUMS", checksums);
+    let place = Place::with_own_store();
+    base(&place, &url, &list);
+    let outdated = |place: &Place| place.goldsmith(&["base", "outdated", "--json"]).run().success().json();
+    assert_eq!(outdated(&place), serde_json::json!([]), "nothing is here");
+    let first = place.goldsmith(&["base", "pull", "published", "--json"]).run().success().json();
+    assert_eq!(outdated(&place)[0]["state"], "newest");
+    let same = place.goldsmith(&["base", "pull", "published", "--json"]).run().success().json();
+    assert_eq!(first, same);
+    // The same disk, one sector longer: another file.
+    let mut bytes = fs_err::read(first[0]["disk"].as_str().unwrap()).unwrap();
+    bytes.extend([0; 512]);
+    let digest = hex::encode(Sha256::digest(&bytes));
+    let _url = server.put("cloud.qcow2", bytes);
+    let _list = server.put("SHA256SUMS", format!("{digest}  cloud.qcow2\n"));
+    assert_eq!(outdated(&place)[0]["state"], "outdated");
+    let table = place.goldsmith(&["base", "outdated"]).run().success();
+    assert!(table.stdout.contains("its publisher has something newer"), "{table}");
+    // A build takes what is here unless it is told otherwise.
+    let parent_of = |arguments: &[&str]| {
+        let _ended = place.goldsmith(arguments).run().fails(3);
+        let names = names_in(&place.home().join("images/fetched/1.0.0"));
+        let build = names.iter().filter_map(|name| name.parse::<u32>().ok()).max().unwrap();
+        let shown = place.goldsmith(&["image", "show", &format!("fetched/1.0.0/{build}"), "--json"]).run();
+        shown.success().json()["source"]["parent"]["sha256"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(parent_of(&["build", "recipe.yaml"]), first[0]["digest"].as_str().unwrap());
+    assert_eq!(parent_of(&["build", "recipe.yaml", "--pull"]), digest);
+    assert_eq!(outdated(&place)[0]["state"], "newest");
+    // Who can't ask must not be told that all is well.
+    let _unreadable = server.put("SHA256SUMS", "nothing of interest\n");
+    let unknown = place.goldsmith(&["base", "outdated", "--json"]).run().fails(5).json();
+    assert!(unknown[0]["error"].is_string(), "{unknown}");
+    let not_here = place.goldsmith(&["base", "outdated", "debian-12-minimal"]).run().success();
+    assert!(not_here.stdout.contains("it is not here"), "{not_here}");
+}
+
+#[test]
 fn a_tampered_image_is_refused_and_nothing_of_it_stays() {
     let server = FileServer::start();
     let (url, _) = publish(&server);

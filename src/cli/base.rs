@@ -10,7 +10,7 @@ use super::report::CliError;
 use super::{Accelerator, Context};
 use crate::document::base_image::Origin;
 use crate::factory::{Event, Plan};
-use crate::parent::{self, Record, Reference, catalogue};
+use crate::parent::{self, Age, Record, Reference, catalogue};
 
 /// Get base images, the parents of images
 #[derive(Debug, Subcommand)]
@@ -18,10 +18,15 @@ use crate::parent::{self, Record, Reference, catalogue};
 pub(super) enum Command {
     /// List base images, the shipped ones and those in ./base-images, and what AWS calls them
     List,
-    /// Get base images now, so that builds find them
+    /// Get base images now, so that builds find them, and anew those whose publishers have something newer
     Pull {
         /// Their names
         #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Say which base images that are here are older than what their publishers have
+    Outdated {
+        /// Their names; without any, all that are here
         names: Vec<String>,
     },
     /// Start base images now and keep the started machines, so that no build has to boot them
@@ -49,6 +54,7 @@ pub(super) async fn run(command: Command, context: &Context) -> Result<(), CliEr
     match command {
         Command::List => list(context),
         Command::Pull { names } => pull(&names, context).await,
+        Command::Outdated { names } => outdated(names, context).await,
         Command::Warm { names, accel } => warm(&names, accel, context).await,
     }
 }
@@ -101,11 +107,13 @@ async fn pull(names: &[String], context: &Context) -> Result<(), CliError> {
         let run = factory.store.begin_run("pull")?;
         let listener = |event: parent::Event| (factory.listener)(Event::Parent(event));
         let reference = Reference::Base(name.clone());
-        let obtained = parent::obtain(&reference, None, Path::new("."), &factory.store, &run, &listener);
+        let obtained = parent::renew(&reference, Path::new("."), &factory.store, &run, &listener);
         let parent = tokio::select! {
             parent = obtained => parent?,
             () = context.cancel.cancelled() => return Err(crate::factory::Error::Interrupted.into()),
         };
+        // Whatever has a name here is a base image.
+        let Some(parent) = parent else { continue };
         if context.output.json {
             pulled.push(serde_json::json!({ "name": name, "disk": parent.disk, "digest": parent.sha256 }));
         } else {
@@ -113,6 +121,65 @@ async fn pull(names: &[String], context: &Context) -> Result<(), CliError> {
         }
     }
     if context.output.json { context.output.json(&pulled) } else { Ok(()) }
+}
+
+/// A base image that is here.
+#[derive(Debug, Serialize)]
+struct Aged {
+    name: String,
+    obtained: Option<jiff::Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<Age>,
+    /// Why nobody knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl Aged {
+    fn words(&self) -> String {
+        match (self.state, &self.error) {
+            (Some(Age::Newest), _) => "newest".to_owned(),
+            (Some(Age::Outdated), _) => "outdated: its publisher has something newer".to_owned(),
+            (Some(Age::OtherDescription), _) => "outdated: its description has changed".to_owned(),
+            (None, error) => format!("unknown: {}", error.as_deref().unwrap_or_default()),
+        }
+    }
+}
+
+async fn outdated(names: Vec<String>, context: &Context) -> Result<(), CliError> {
+    let store = context.store()?;
+    let here = Path::new(".");
+    let is_all = names.is_empty();
+    let names = if is_all { catalogue::names(here) } else { names };
+    let (mut found, mut failure) = (Vec::new(), None);
+    for name in names {
+        let age = tokio::select! {
+            age = parent::age(&name, here, &store) => age,
+            () = context.cancel.cancelled() => return Err(crate::factory::Error::Interrupted.into()),
+        };
+        let obtained = Record::read(&store, &name).map(|record| record.obtained);
+        let (state, error) = match age {
+            Ok(None) if is_all => continue,
+            Ok(None) => (None, Some("it is not here".to_owned())),
+            Ok(state) => (state, None),
+            Err(error) if obtained.is_none() && !is_all => return Err(error.into()),
+            Err(error) => {
+                let why = crate::host::one_line(&error);
+                failure = failure.or(Some(error));
+                (None, Some(why))
+            }
+        };
+        found.push(Aged { name, obtained, state, error });
+    }
+    if context.output.json {
+        context.output.json(&found)?;
+    } else {
+        let obtained = |aged: &Aged| aged.obtained.map(|time| format!("{time:.0}")).unwrap_or_default();
+        let rows: Vec<Vec<String>> =
+            found.iter().map(|aged| vec![aged.name.clone(), obtained(aged), aged.words()]).collect();
+        table(&["BASE IMAGE", "OBTAINED", "STATE"], &rows).iter().for_each(|line| context.output.result(line));
+    }
+    failure.map_or(Ok(()), |failure| Err(failure.into()))
 }
 
 async fn warm(names: &[String], accelerator: Accelerator, context: &Context) -> Result<(), CliError> {

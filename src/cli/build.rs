@@ -46,6 +46,9 @@ pub(super) struct Arguments {
     /// What guests run on
     #[arg(long, value_enum, default_value_t)]
     accel: Accelerator,
+    /// Get the parent anew first if its publisher has something newer
+    #[arg(long)]
+    pull: bool,
     /// Run every component and make a new image, even if nothing has changed
     #[arg(long)]
     fresh: bool,
@@ -135,6 +138,7 @@ pub(super) async fn run(arguments: Arguments, context: &Context) -> Result<(), C
     let options = Options {
         no_test: arguments.no_test,
         cold: arguments.cold,
+        pull: arguments.pull,
         fresh: arguments.fresh,
         strict_versions: arguments.strict_versions,
         distribution: distribution.as_ref().map(|distribution| distribution.source.clone()),

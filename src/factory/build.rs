@@ -59,6 +59,8 @@ pub struct Options {
     pub no_test: bool,
     /// Boot the parent instead of restoring a checkpoint, and leave none.
     pub cold: bool,
+    /// Get the parent anew first if its publisher has something newer.
+    pub pull: bool,
     /// Run every component, even if nothing has changed.
     pub fresh: bool,
     /// Refuse a recipe that says something else than the one that made an image of the same version.
@@ -97,6 +99,9 @@ pub(super) const CONSOLE_LOG: &str = "console.log";
 impl Factory {
     /// Builds, tests and exports an image; or finds the one that such a build would make again.
     pub async fn build(&self, plan: &Plan, options: &Options) -> Result<Built, Error> {
+        if options.pull {
+            self.renew_parent(plan).await?;
+        }
         if let Some(built) = self.unchanged(plan, options).await? {
             return Ok(built);
         }

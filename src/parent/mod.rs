@@ -265,20 +265,43 @@ pub async fn current(
     })
 }
 
-/// Gets a base image anew if its publisher has something newer than what is here. Whether it did; other parents are looked
-/// for at every build anyhow.
+/// Gets a base image, and gets it anew if its publisher has something newer than what is here; other parents are looked for
+/// at every build anyhow, and are none.
 pub async fn renew(
     reference: &Reference,
     folder: &Path,
     store: &Store,
     run: &Run,
     listener: Listener<'_>,
-) -> Result<bool, Error> {
-    let Reference::Base(name) = reference else { return Ok(false) };
+) -> Result<Option<Parent>, Error> {
+    let Reference::Base(name) = reference else { return Ok(None) };
     let source = catalogue::find(name, folder)?.ok_or_else(|| Error::Unknown { name: name.clone() })?;
     let published = published(&catalogue::decode(&source)?).await?;
-    let parent = obtain_base(name, &source, Some(published), store, run, listener).await?;
-    Ok(!parent.cached)
+    obtain_base(name, &source, Some(published), store, run, listener).await.map(Some)
+}
+
+/// How a base image that is here stands to what its publisher has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Age {
+    /// It is the newest there is.
+    Newest,
+    /// Its publisher has something newer.
+    Outdated,
+    /// Its description has changed since it was got.
+    OtherDescription,
+}
+
+/// How a base image that is here stands to what its publisher has; none if it is not here.
+pub async fn age(name: &str, folder: &Path, store: &Store) -> Result<Option<Age>, Error> {
+    let source = catalogue::find(name, folder)?.ok_or_else(|| Error::Unknown { name: name.to_owned() })?;
+    let Some(record) = Record::read(store, name) else { return Ok(None) };
+    if record.description != file::sha256_of(source.text.as_bytes()) {
+        return Ok(Some(Age::OtherDescription));
+    }
+    let published = published(&catalogue::decode(&source)?).await?;
+    // What was not known when it was got may have changed.
+    Ok(Some(if record.published == Some(published) { Age::Newest } else { Age::Outdated }))
 }
 
 /// What the publisher of a base image has now: a text that changes when that does.
