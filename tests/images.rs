@@ -57,6 +57,52 @@ fn images_are_listed_shown_and_removed() {
     assert_eq!(again["image"], "looked-after/1.0.0/2", "a build number was used twice");
 }
 
+/// A package with nothing in it.
+fn packed(name: &str, version: &str) -> String {
+    format!(
+        "mkdir -p {name}/DEBIAN\nprintf 'Package: {name}\\nVersion: {version}\\nArchitecture: all\\nMaintainer: m \
+         <m@example.org>\\nDescription: d\\n' > {name}/DEBIAN/control\ndpkg-deb --build {name} && dpkg --install {name}.deb"
+    )
+}
+
+#[test]
+fn what_is_installed_is_known_and_compared() {
+    let place = Place::new();
+    let build = |script: &str| {
+        let recipe = place.recipe("compared", &bash("build", script)).to_string_lossy().into_owned();
+        place.build(&[&recipe, "--no-test", "--json"]).run().success().json()["image"].as_str().unwrap().to_owned()
+    };
+    let first = build(&format!("{}\n{}", packed("grain", "1.0-1"), packed("chaff", "7")));
+    let second = build(&format!("{}\n{}", packed("grain", "1.0-2"), packed("husk", "1:3")));
+    let packages = place.goldsmith(&["image", "packages", &first, "--json"]).run().success().json();
+    let packages = packages.as_array().unwrap();
+    let grain = serde_json::json!({ "name": "grain", "version": "1.0-1", "architecture": "all" });
+    assert!(packages.contains(&grain) && packages.len() > 50, "{packages:?}");
+    let table = place.goldsmith(&["image", "packages", &first]).run().success();
+    assert!(table.stdout.lines().any(|line| line.starts_with("linux-image-")), "{table}");
+    let difference = place.goldsmith(&["image", "diff", &first, &second, "--json"]).run().success().json();
+    let changed = serde_json::json!([
+        { "name": "chaff:all", "from": "7", "to": null },
+        { "name": "grain:all", "from": "1.0-1", "to": "1.0-2" },
+        { "name": "husk:all", "from": null, "to": "1:3" },
+    ]);
+    assert_eq!(difference["packages"], changed);
+    assert!(difference.get("parent").is_none() && difference["components"].as_array().unwrap().len() == 1);
+    let told = place.goldsmith(&["image", "diff", &first, &second]).run().success();
+    for line in ["~ package    grain:all 1.0-1 → 1.0-2", "- package    chaff:all 7", "+ package    husk:all 1:3"] {
+        assert!(told.stdout.lines().any(|told| told == line), "{line}: {told}");
+    }
+    let same = place.goldsmith(&["image", "diff", &first, &first]).run().success();
+    assert!(same.stdout.ends_with("no difference that is known\n"), "{same}");
+    // What is carried elsewhere is known there, too.
+    let saved = place.path("compared.goldsmith").to_string_lossy().into_owned();
+    let _saved = place.goldsmith(&["image", "save", &first, &saved]).run().success();
+    let other = Place::with_own_store();
+    let _loaded = other.goldsmith(&["image", "load", &saved]).run().success();
+    let there = other.goldsmith(&["image", "packages", &first, "--json"]).run().success().json();
+    assert_eq!(there.as_array().unwrap(), packages);
+}
+
 /// The events of a file.
 fn events(place: &Place, file: &str) -> Vec<Value> {
     read(&place.path(file)).lines().map(|line| serde_json::from_str(line).unwrap()).collect()

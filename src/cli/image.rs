@@ -1,5 +1,6 @@
 //! `goldsmith image`.
 
+mod diff;
 mod list;
 mod retry;
 
@@ -11,13 +12,13 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 
 use super::events::EventArguments;
-use super::output::{BOLD, size};
+use super::output::{BOLD, size, table};
 use super::report::CliError;
 use super::{Accelerator, Context};
 use crate::factory::Loaded;
 use crate::store::manifest::{Manifest, State};
 use crate::store::version::Pattern;
-use crate::store::{Image, Store};
+use crate::store::{Image, Package, Store};
 
 /// Look after images
 #[derive(Debug, Subcommand)]
@@ -37,6 +38,18 @@ pub(super) enum Command {
         /// Print what the build machine wrote to its serial console instead
         #[arg(long)]
         console: bool,
+    },
+    /// Say what differs between two images: parent, recipe, components, files, packages, disk
+    Diff {
+        /// The first image: NAME, NAME/VERSION or NAME/VERSION/BUILD
+        from: Pattern,
+        /// The second image
+        to: Pattern,
+    },
+    /// List the packages that are installed in an image
+    Packages {
+        /// The image: NAME, NAME/VERSION or NAME/VERSION/BUILD
+        image: Pattern,
     },
     /// Write an image, with its logs, to one file
     Save {
@@ -96,6 +109,8 @@ pub(super) async fn run(command: Command, context: &Context) -> Result<(), CliEr
         Command::Enable(arguments) => set_state(arguments, State::Available, context).await,
         Command::Show { image } => show(&find(&image, context)?, context),
         Command::Log { image, console } => log(&find(&image, context)?, console, context),
+        Command::Diff { from, to } => diff::run(&from, &to, context),
+        Command::Packages { image } => packages(&find(&image, context)?, context),
         Command::Save { image, file } => save(&image, &file, context),
         Command::Load { file } => load(&file, context),
         Command::Verify { images } => verify(&images, context).await,
@@ -172,6 +187,9 @@ fn facts(image: &Image) -> Vec<(&'static str, String)> {
         facts.push(("disk", format!("{} ({bytes} of {virtual_size})", image.disk().display())));
         facts.push(("digest", format!("sha256:{}", disk.sha256)));
     }
+    // What can't be read is told by the command that is for it.
+    let packages = image.packages().ok().flatten();
+    facts.extend(packages.map(|packages| ("packages", format!("{} installed", packages.len()))));
     for case in manifest.test.iter().flat_map(|test| &test.cases) {
         let verdict = if case.failure.is_some() { "failed" } else { "passed" };
         facts.push(("test", format!("{}: {} {verdict}, {:.1} s", case.component, case.name, case.seconds)));
@@ -203,6 +221,20 @@ fn log(image: &Image, console: bool, context: &Context) -> Result<(), CliError> 
         return context.output.json(&serde_json::json!({ "image": image.id, "lines": lines.collect::<Vec<_>>() }));
     }
     lines.for_each(|line| context.output.result(&line));
+    Ok(())
+}
+
+fn packages(image: &Image, context: &Context) -> Result<(), CliError> {
+    let Some(packages) = image.packages()? else {
+        let why = "it was built by an older goldsmith, or has no package manager that is known";
+        return Err(CliError::Usage(format!("it is not known which packages {} has: {why}", image.id)));
+    };
+    if context.output.json {
+        return context.output.json(&packages);
+    }
+    let row = |package: Package| vec![package.name, package.version, package.architecture];
+    let rows: Vec<Vec<String>> = packages.into_iter().map(row).collect();
+    table(&["PACKAGE", "VERSION", "ARCHITECTURE"], &rows).iter().for_each(|line| context.output.result(line));
     Ok(())
 }
 

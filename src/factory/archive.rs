@@ -1,7 +1,7 @@
 //! An image in one file, to be carried to another store.
 //!
 //! ```text
-//!   tar: manifest.json │ sha256sums │ disk.qcow2 │ build.log │ console.log │ documents/… │ test/…
+//!   tar: manifest.json │ sha256sums │ disk.qcow2 │ build.log │ console.log │ packages.json │ documents/… │ test/…
 //! ```
 //!
 //! `sha256sums` is in the form of `sha256sum`, so the file can be checked without goldsmith. Digests tell what was damaged,
@@ -20,12 +20,12 @@ use super::{Error, Factory};
 use crate::disk::probe::{self, Format};
 use crate::host::file::{self, Draft};
 use crate::store::manifest::{Disk, Manifest};
-use crate::store::{DISK, Image, MANIFEST};
+use crate::store::{DISK, Image, MANIFEST, PACKAGES};
 
 const SUMS: &str = "sha256sums";
 /// Files and folders of an image, beside its manifest and its disk, that are taken along.
-const LOGS: [&str; 2] = ["build.log", "console.log"];
-const FOLDERS: [&str; 2] = [super::build::DOCUMENTS, super::test::EVIDENCE];
+const FILES: [&str; 3] = ["build.log", "console.log", PACKAGES];
+const FOLDERS: [&str; 2] = [super::source::DOCUMENTS, super::test::EVIDENCE];
 /// Bounds of what is read into memory, or stored without being the disk: bytes and files.
 const MAX_TEXT: u64 = 4 << 20;
 const MAX_LOG: u64 = 1 << 30;
@@ -117,7 +117,7 @@ impl Factory {
         }
         // Whatever an older goldsmith has taken along, or somebody has put there: it was to be published from there.
         for name in super::retry::OF_HERE {
-            file::remove_if_there(&folder.join(super::build::DOCUMENTS).join(name))?;
+            file::remove_if_there(&folder.join(super::source::DOCUMENTS).join(name))?;
         }
         // Where another host has put exported files means nothing here.
         manifest.exports.clear();
@@ -143,7 +143,7 @@ impl Factory {
 /// Names of an image's files that are taken along, with their folders.
 fn others(image: &Image) -> io::Result<Vec<String>> {
     let mut names: Vec<String> =
-        LOGS.iter().filter(|name| image.folder().join(name).is_file()).map(|&name| name.to_owned()).collect();
+        FILES.iter().filter(|name| image.folder().join(name).is_file()).map(|&name| name.to_owned()).collect();
     for folder in FOLDERS {
         let path = image.folder().join(folder);
         if !path.is_dir() {
@@ -184,7 +184,7 @@ fn member(entry: &Entry<'_, impl Read>) -> Option<String> {
         })
         .collect::<Option<_>>()?;
     let is_known = match parts.as_slice() {
-        [name] => LOGS.contains(name) || [MANIFEST, SUMS, DISK].contains(name),
+        [name] => FILES.contains(name) || [MANIFEST, SUMS, DISK].contains(name),
         [folder, _] => FOLDERS.contains(folder),
         _ => false,
     };

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fs_err as fs;
 use tokio_util::task::TaskTracker;
 
 use super::components::{self, Steps, copy_file, surroundings};
@@ -12,12 +11,13 @@ use super::export::{ExportWishes, Exports};
 use super::key::{self, BUILD_PHASES, Due};
 use super::layers::{BuildMachine, Wanted};
 use super::log::Log;
-use super::plan::{Plan, PlannedFile, document_digest};
+use super::plan::Plan;
 use super::seal::seal_disk;
 use super::secret;
 use super::shape::Shape;
 use super::shell::Attach;
 use super::site::{self, SiteWishes};
+use super::source;
 use super::states;
 use super::{Error, Event, Factory};
 use crate::component::{Secrets, Site as Surroundings};
@@ -26,7 +26,7 @@ use crate::guest::{self, Guest};
 use crate::host::process::quote;
 use crate::host::{file, one_line};
 use crate::parent::{self, Parent};
-use crate::store::manifest::{BuiltComponent, Component, Origin, Source, Stage, State};
+use crate::store::manifest::{BuiltComponent, Stage, State};
 use crate::store::version::ImageId;
 use crate::store::{Image, Layer, Run};
 
@@ -88,10 +88,6 @@ pub struct Built {
     pub stages: Vec<Stage>,
 }
 
-/// The folder in an image that holds the documents it was built from.
-pub(super) const DOCUMENTS: &str = "documents";
-/// Name of the recipe there.
-pub(super) const RECIPE: &str = "recipe.yaml";
 /// Names of logs in an image's folder.
 pub(super) const BUILD_LOG: &str = "build.log";
 pub(super) const CONSOLE_LOG: &str = "console.log";
@@ -211,13 +207,13 @@ impl<'a> Build<'a> {
 
     async fn run(&mut self, image: &mut Image, run: &Run) -> Result<(), Error> {
         let ground = self.ground(run).await?;
-        save_documents(self.plan, image)?;
+        source::keep_documents(self.plan, image)?;
         if let Some(distribution) = &self.options.distribution {
             super::retry::keep_distribution(image, distribution)?;
         }
         let inputs = super::unchanged::inputs(self.plan, &ground.parent)?;
         image.update(|manifest| {
-            manifest.source = Some(self.source(&ground.parent));
+            manifest.source = Some(source::source(self.plan, &ground.parent));
             manifest.inputs = Some(inputs);
             manifest.set_state(State::Building, None);
         })?;
@@ -484,32 +480,6 @@ impl<'a> Build<'a> {
         Ok(parent)
     }
 
-    fn source(&self, parent: &Parent) -> Source {
-        let recipe = &self.plan.recipe;
-        let origin = |name: &str, sha256: &str| Origin { name: name.to_owned(), sha256: sha256.to_owned() };
-        let text = |(name, value): &(String, String)| (name.clone(), serde_json::Value::from(value.clone()));
-        let file = |file: &PlannedFile| Some(origin(&file.destination, &file.content.as_ref()?.sha256));
-        let components = self.plan.components.iter().map(|component| Component {
-            document: origin(&component.name, &document_digest(&component.program.document.source)),
-            parameters: component.parameters.iter().map(text).collect(),
-            references: component
-                .references_to_keep()
-                .iter()
-                .map(|(name, value)| text(&(name.clone(), value.clone())))
-                .collect(),
-        });
-        let brought = self.plan.components.iter().filter_map(|component| component.brings.as_ref());
-        let brought = brought.flat_map(|brought| &brought.files);
-        Source {
-            recipe: origin(&recipe.source.name, &document_digest(&recipe.source)),
-            description: recipe.description.clone(),
-            parent: origin(&parent.name, &parent.sha256),
-            components: components.collect(),
-            files: self.plan.files.iter().chain(brought).filter_map(file).collect(),
-            tags: recipe.tags.iter().map(text).collect(),
-        }
-    }
-
     /// Cleans the guest, ends it, and makes its disk an image.
     async fn seal(&mut self, machine: BuildMachine<'_>, ground: &Ground, image: &mut Image) -> Result<(), Error> {
         let (factory, folder) = (self.factory, self.folder.clone());
@@ -517,6 +487,7 @@ impl<'a> Build<'a> {
         let mut stages = Vec::new();
         let work = async {
             if let Some(machine) = &machine {
+                self.note_packages(&machine.guest, image).await?;
                 self.clean(&machine.guest, ground).await?;
             }
             let Some(machine) = machine.take() else { return Ok(()) };
@@ -551,6 +522,19 @@ impl<'a> Build<'a> {
             Ok(disk) => self.kept = Some(disk),
             Err(problem) => self.factory.tell(Event::Warning(one_line(&problem))),
         }
+    }
+
+    /// Keeps the list of what is installed. An image is none the worse for a list that can't be read.
+    async fn note_packages(&self, guest: &Guest, image: &Image) -> Result<(), Error> {
+        match guest.packages().await {
+            Ok(Some(packages)) => image.keep_packages(&packages)?,
+            Ok(None) => {}
+            Err(error) => {
+                let warning = format!("it can't be told which packages are installed: {}", one_line(&error));
+                self.factory.tell(Event::Warning(warning));
+            }
+        }
+        Ok(())
     }
 
     /// Takes away what no image should contain.
@@ -588,21 +572,4 @@ impl<'a> Build<'a> {
 /// What is wrong with the build machine, and where more of it can be read.
 pub(super) fn failed(doing: &str, folder: &Path, source: guest::Error) -> Error {
     Error::Guest { doing: doing.to_owned(), source: Box::new(source), log: folder.join(CONSOLE_LOG) }
-}
-
-/// Name of a component's document in the image.
-pub(super) fn kept_document(number: usize, name: &str) -> String {
-    format!("{number:02}-{name}.yaml")
-}
-
-/// Keeps the documents in the image, so that it can be tested again and explained for ever.
-fn save_documents(plan: &Plan, image: &Image) -> Result<(), Error> {
-    let folder = image.folder().join(DOCUMENTS);
-    fs::create_dir_all(&folder)?;
-    file::write(folder.join(RECIPE), plan.recipe.source.text.as_bytes())?;
-    for (number, component) in (1..).zip(&plan.components) {
-        let name = kept_document(number, &component.name);
-        file::write(folder.join(name), component.program.document.source.text.as_bytes())?;
-    }
-    Ok(())
 }

@@ -6,10 +6,10 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 use tokio_util::task::TaskTracker;
 
-use super::build::{DOCUMENTS, RECIPE};
 use super::layers::Wanted;
 use super::secret;
 use super::site::{self, SiteWishes};
+use super::source::{DOCUMENTS, kept_recipe};
 use super::{Error, Event, Factory};
 use crate::check::facts::Facts;
 use crate::check::inspector::{self, Secret};
@@ -77,7 +77,7 @@ impl Factory {
             let (image, state) = (image.id.clone(), image.manifest.state);
             return Err(Error::State { image, state, wanted: "checked" });
         }
-        let source = Source::read(&image.folder().join(DOCUMENTS).join(RECIPE)).map_err(Error::Unreadable)?;
+        let source = Source::read(&kept_recipe(image)).map_err(Error::Unreadable)?;
         let (recipe, _) = recipe::decode(&source).map_err(Box::new)?;
         self.verify_disk(image).await?;
         let evidence = image.folder().join(EVIDENCE);

@@ -42,6 +42,7 @@ mod selftest;
 mod shape;
 mod shell;
 mod site;
+mod source;
 mod states;
 mod test;
 mod unchanged;

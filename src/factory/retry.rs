@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use fs_err as fs;
 
-use super::build::DOCUMENTS;
 use super::plan::Given;
 use super::publish::{FOLDER, PublishOptions};
+use super::source::DOCUMENTS;
 use super::{Error, Factory};
 use crate::document::distribution::{self, Distribution};
 use crate::document::syntax::Source;

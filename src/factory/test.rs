@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use fs_err as fs;
 use jiff::Timestamp;
 
-use super::build::{CONSOLE_LOG, DOCUMENTS, RECIPE, kept_document};
+use super::build::CONSOLE_LOG;
 use super::components::{Ran, Steps, surroundings};
 use super::log::Log;
 use super::plan::{Given, PlannedComponent, Values};
 use super::secret;
 use super::shape::Shape;
+use super::source::{kept_document, kept_recipe};
 use super::{Error, Factory};
 use crate::component::{Program, Secrets, Site as Surroundings, StepStatus};
 use crate::disk::qemu_img;
@@ -53,7 +54,7 @@ impl Factory {
         if image.manifest.disk.is_none() || state.is_under_way() || state == State::Deleted {
             return Err(Error::State { image: image.id.clone(), state, wanted: "tested" });
         }
-        let source = Source::read(&image.folder().join(DOCUMENTS).join(RECIPE)).map_err(Error::Unreadable)?;
+        let source = Source::read(&kept_recipe(image)).map_err(Error::Unreadable)?;
         let (recipe, _) = recipe::decode(&source).map_err(Box::new)?;
         let documents = if others.is_empty() { kept_documents(image, &recipe)? } else { named_documents(others) };
         let mut given = given.clone();
@@ -336,7 +337,7 @@ fn kept_documents(image: &Image, recipe: &Recipe) -> Result<Vec<Document>, Error
     let mut documents = Vec::new();
     for (number, component) in (1..).zip(used) {
         let name = component.document.name.clone();
-        let path = image.folder().join(DOCUMENTS).join(kept_document(number, &name));
+        let path = kept_document(image, number, &name);
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
         let set = component.parameters.iter().map(|(name, value)| (name.clone(), text(value)));
         let kept = component.references.iter().map(|(name, value)| (name.clone(), text(value)));

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use similar::TextDiff;
 
-use super::build::{DOCUMENTS, RECIPE};
 use super::plan::Plan;
+use super::source::kept_recipe;
 use super::{Error, Event, Factory};
 use crate::document::canonical::canonical;
 use crate::document::syntax::{self, Source};
@@ -27,7 +27,7 @@ impl Factory {
         let known = images.into_iter().rfind(|image| image.id.version == version && is_known(image.manifest.state));
         let Some(image) = known else { return Ok(()) };
         // An image that came from elsewhere may have no documents.
-        let Ok(old) = Source::read(&image.folder().join(DOCUMENTS).join(RECIPE)) else { return Ok(()) };
+        let Ok(old) = Source::read(&kept_recipe(&image)) else { return Ok(()) };
         if says(&old) == says(&recipe.source) {
             return Ok(());
         }

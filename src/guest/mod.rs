@@ -12,6 +12,7 @@ pub mod clean;
 pub mod failure;
 mod files;
 mod here;
+mod packages;
 pub mod seed;
 pub mod site;
 pub mod terminal;

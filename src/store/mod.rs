@@ -22,11 +22,13 @@
 //! manifest names it, and the manifest is replaced whole, so nothing half-sealed ever looks AVAILABLE.
 
 mod channel;
+pub mod difference;
 mod garbage;
 mod image;
 mod layer;
 mod lock;
 pub mod manifest;
+mod packages;
 mod recover;
 mod run;
 pub mod version;
@@ -42,6 +44,7 @@ pub use image::{DISK, Image, MANIFEST, Reservation};
 pub use layer::{Damaged, Key, Layer, Record as LayerRecord};
 pub use lock::Lock;
 use manifest::State;
+pub use packages::{PACKAGES, Package};
 pub use recover::{Recovered, left_in};
 pub use run::{Run, RunningRun};
 use version::{ImageId, ImageName, Pattern, Version, VersionRequest};
