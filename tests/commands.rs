@@ -31,6 +31,25 @@ fn a_policy_that_waits_can_be_interrupted() {
 }
 
 #[test]
+fn a_publisher_that_does_not_answer_keeps_nobody_from_interrupting() {
+    let place = Place::with_own_store();
+    // The kernel takes connections, and nobody ever answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", silent.local_addr().unwrap());
+    fs_err::create_dir(place.path("base-images")).unwrap();
+    let base = format!("description: d\nurl: {address}/disk\nchecksumFile: {address}/SUMS\n");
+    place.write("base-images/silent.yaml", &base);
+    place.write("web.yaml", "name: web\nversion: 1.0.0\nparentImage: silent\n");
+    place.write("pipelines.yaml", "kind: ImagePipeline\nname: by-hand\nrecipe: web.yaml\n");
+    let running = place.goldsmith(&["pipeline", "run", "by-hand"]).start();
+    running.wait_until("it listens for signals", || catches(running.id(), Signal::INT));
+    let _asked = silent.accept().unwrap();
+    running.signal(Signal::INT);
+    let interrupted = running.wait().fails(130);
+    assert!(!interrupted.stderr.contains("is in the queue"), "{interrupted}");
+}
+
+#[test]
 fn what_nohup_ignores_stays_ignored() {
     let place = Place::with_own_store();
     let (lock, goldsmith) = waiting(&place, &["nohup"]);

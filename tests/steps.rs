@@ -1,6 +1,6 @@
 //! What components do in a guest.
 
-use crate::fakes::cloud::Cloud;
+use crate::fakes::cloud::{Cloud, Fault};
 use crate::framework::{PARENT, Place, bash, step};
 
 /// All actions in one build, each checked by a later step or by the host.
@@ -217,6 +217,11 @@ phases:
         action: ExecuteBash
         inputs:
           commands: ["mkdir -p /srv/up/b", "printf bytes > /srv/up/one.bin", "head -c 20000000 /dev/urandom > /srv/up/b/two.bin"]
+      - name: Late
+        action: S3Upload
+        timeoutSeconds: 25
+        onFailure: Ignore
+        inputs: [{ source: /srv/up/b/two.bin, destination: "s3://things/late.bin" }]
       - name: Taken
         action: S3Upload
         inputs:
@@ -304,6 +309,8 @@ fn the_rest_of_the_language_runs() {
     let cloud = Cloud::start();
     let keys = cloud.account("111111111111");
     cloud.bucket("111111111111", "eu-west-1", "things");
+    // The first upload in parts is never answered.
+    cloud.fail("UploadPart", None, 1, Fault::Stall(std::time::Duration::from_secs(3600)));
     place.write("language.yaml", LANGUAGE.trim_start());
     let recipe = format!("name: language\nversion: 1.0.0\nparentImage: {PARENT}\ncomponents: [./language.yaml]\n");
     place.write("recipe.yaml", &recipe);
@@ -314,6 +321,7 @@ fn the_rest_of_the_language_runs() {
     for text in [
         "build/Skipped skipped",
         "build/Aborted failed, ignored",
+        "build/Late failed, ignored",
         "build/Foreign failed, ignored",
         "build/Nested/build/Say done",
         "build/Nested/build/Again failed, ignored",
@@ -322,6 +330,7 @@ fn the_rest_of_the_language_runs() {
     ] {
         assert!(ended.stderr.contains(text), "`{text}` is missing: {ended}");
     }
+    assert!(cloud.calls().iter().any(|call| call.action == "UploadPart" && call.outcome == "stalled"));
     let uploaded: Vec<(String, u64)> = cloud.objects().into_iter().map(|object| (object.key, object.bytes)).collect();
     let expected = [("a/b/two.bin", 20_000_000), ("a/one.bin", 5), ("single.bin", 5), ("star/one.bin", 5)];
     assert_eq!(uploaded, expected.map(|(key, bytes)| (key.to_owned(), bytes)));

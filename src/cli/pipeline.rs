@@ -369,7 +369,8 @@ async fn start(
 ) -> Result<(), CliError> {
     let factory = work.factory(context)?;
     let ledger = Ledger::new(&factory.store);
-    let run = pipeline::ask(&factory, &ledger, definition, anew, Timestamp::now()).await?;
+    let asked = pipeline::ask(&factory, &ledger, definition, anew, Timestamp::now());
+    let run = unless_interrupted(asked, context).await??;
     context.output.progress(&format!("{} is in the queue", run.id));
     if !queue {
         let worker = work.worker(&factory, context);
@@ -396,12 +397,20 @@ async fn start(
     }
 }
 
+/// What comes of work that asks publishers, who may take their time.
+async fn unless_interrupted<T>(work: impl Future<Output = T>, context: &Context) -> Result<T, CliError> {
+    tokio::select! {
+        result = work => Ok(result),
+        () = context.cancel.cancelled() => Err(crate::factory::Error::Interrupted.into()),
+    }
+}
+
 async fn tick(folder: &FolderArguments, work: &WorkArguments, context: &Context) -> Result<(), CliError> {
     let definitions = in_folder(folder, context)?;
     let factory = work.factory(context)?;
     let ledger = Ledger::new(&factory.store);
     let began = Timestamp::now();
-    for seen in pipeline::pass(&factory, &ledger, &definitions, began).await {
+    for seen in unless_interrupted(pipeline::pass(&factory, &ledger, &definitions, began), context).await? {
         tell_seen(&seen, &context.output);
     }
     work.worker(&factory, context).work(&Until::Idle, &context.cancel).await?;

@@ -76,16 +76,46 @@ impl HostCourier {
         }
         let id = region.create_upload(&to.bucket, &to.key, &[]).await.map_err(said)?;
         let upload = Upload { bucket: &to.bucket, key: &to.key, id: &id };
+        let mut begun = Begun { upload: Some((region.clone(), to.clone(), id.clone())) };
         let result = parts(&region, upload, first, &mut content).await;
         let result = match result {
             Ok(parts) => region.complete_upload(upload, &parts).await.map_err(said),
             Err(problem) => Err(problem),
         };
         if result.is_err() {
-            // Parts of what is never completed cost money for ever.
             region.abort_upload(upload).await.map_err(said)?;
         }
+        begun.upload = None;
         result
+    }
+}
+
+/// An upload in parts. Parts of what is never completed cost money for ever, so it is aborted when nobody waits for it any
+/// more: a step whose time is up is dropped.
+struct Begun {
+    upload: Option<(Region, Object, String)>,
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        let Some((region, to, id)) = self.upload.take() else { return };
+        let abort = async move {
+            let aborted = region.abort_upload(Upload { bucket: &to.bucket, key: &to.key, id: &id }).await;
+            if let Err(error) = aborted {
+                let error = crate::host::one_line(&error);
+                tracing::warn!(
+                    bucket = to.bucket,
+                    key = to.key,
+                    id,
+                    error,
+                    "an upload that was given up is still there"
+                );
+            }
+        };
+        // Where everything ends there is nobody left to do it.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(abort);
+        }
     }
 }
 

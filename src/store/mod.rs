@@ -369,6 +369,12 @@ impl Store {
         self.change_state(image, State::Deleted, Some(reason), |from| !from.is_under_way())
     }
 
+    /// Refuses an image that a channel names now.
+    pub fn refuse_named(&self, id: &ImageId) -> Result<(), Error> {
+        let channels = self.channels_naming(id)?;
+        if channels.is_empty() { Ok(()) } else { Err(Error::Named { id: id.clone(), channels }) }
+    }
+
     /// Changes a state under the lock by which channels change: what a channel names stays usable.
     fn change_state(
         &self,
@@ -389,10 +395,7 @@ impl Store {
             return Err(Error::NotThere { id, state: from, to });
         }
         if !to.is_usable() {
-            let channels = self.channels_naming(&id)?;
-            if !channels.is_empty() {
-                return Err(Error::Named { id, channels });
-            }
+            self.refuse_named(&id)?;
         }
         if from != to {
             self.io(image.update(|manifest| manifest.set_state(to, reason)))?;

@@ -99,6 +99,25 @@ distributions:
     assert_eq!(aws.cloud.calls().len(), calls, "something was asked of AWS for an image that has failed");
 }
 
+/// A channel that comes to name an image while AWS is asked for its AMIs keeps them.
+fn a_channel_is_quicker(place: &Place, aws: &Aws, image: &str) {
+    let rule =
+        "{ action: { type: DISABLE, includeResources: { amis: true } }, filter: { type: AGE, value: 2, unit: DAYS } }";
+    let selection = "{ recipes: [{ name: retired, semanticVersion: x.x.x }] }";
+    let head = "name: now\nresourceType: AMI_IMAGE\n";
+    place.write("now.yaml", &format!("{head}policyDetails: [{rule}]\nresourceSelection: {selection}\n"));
+    let asked = aws.calls("DescribeImages").0;
+    aws.cloud.fail("DescribeImages", Some("eu-central-1"), 1, Fault::Stall(std::time::Duration::from_secs(15)));
+    let endpoint = aws.cloud.endpoint();
+    let running = aws.goldsmith(place, &["lifecycle", "run", "now.yaml", "--endpoint-url", &endpoint]).start();
+    aws.cloud.wait_for("DescribeImages", asked + 1);
+    let _promoted = place.goldsmith(&["channel", "promote", "retired@live", image]).run().success();
+    let _refused = running.wait().fails(1).says("retired@live");
+    assert_eq!(aws.calls("DisableImage").0, 0);
+    assert_eq!(manifest(place, image)["state"], "AVAILABLE");
+    fs_err::remove_dir_all(place.home().join("images/retired/channels")).unwrap();
+}
+
 #[test]
 fn a_policy_retires_amis_with_their_images() {
     let (place, image, _) = subject("retired/1.0.0/1");
@@ -139,6 +158,7 @@ resourceSelection:
         assert!(left["reason"].as_str().unwrap().contains("the launch template web (eu-west-1)"), "{left:#}");
         of(&image).map(|ended| ended["action"].as_str().unwrap_or_default().to_owned())
     };
+    a_channel_is_quicker(&place, &aws, &image);
     assert_eq!(run().as_deref(), Some("DEPRECATE"));
     assert!(aws.only_image(OURS, "eu-central-1").deprecated.is_some());
     // What AWS refuses is gone on with by the next run.

@@ -136,6 +136,10 @@ impl Factory {
             // First here: what nobody may use any more is not used while the rest goes.
             image = self.begin_deletion(image, reason.clone())?;
         }
+        if rule.action == Action::Disable {
+            // Once more before its AMIs: while they were asked for, a channel may have come to name it.
+            self.store.refuse_named(&image.id)?;
+        }
         let skipped: BTreeSet<&String> = decision.skipped_amis.iter().map(|(id, _)| id).collect();
         let mut is_well = true;
         if let Some(aws) = aws.filter(|_| rule.include.amis) {
