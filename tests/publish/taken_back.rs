@@ -118,6 +118,16 @@ fn a_channel_is_quicker(place: &Place, aws: &Aws, image: &str) {
     fs_err::remove_dir_all(place.home().join("images/retired/channels")).unwrap();
 }
 
+const POLICY: &str = "name: tidy
+resourceType: AMI_IMAGE
+policyDetails:
+  - { action: { type: DEPRECATE, includeResources: { amis: true } }, filter: { type: AGE, value: 1, unit: DAYS } }
+  - { action: { type: DISABLE, includeResources: { amis: true } }, filter: { type: AGE, value: 2, unit: DAYS } }
+  - { action: { type: DELETE, includeResources: { amis: true, snapshots: true } }, filter: { type: AGE, value: 3, unit: DAYS } }
+resourceSelection:
+  recipes: [{ name: retired, semanticVersion: x.x.x }, { name: templated, semanticVersion: x.x.x }]
+";
+
 #[test]
 fn a_policy_retires_amis_with_their_images() {
     let (place, image, _) = subject("retired/1.0.0/1");
@@ -136,19 +146,7 @@ fn a_policy_retires_amis_with_their_images() {
         old["created"] = "2026-01-01T00:00:00Z".into();
         fs_err::write(place.home().join("images").join(id).join("manifest.json"), old.to_string()).unwrap();
     }
-    place.write(
-        "tidy.yaml",
-        "
-name: tidy
-resourceType: AMI_IMAGE
-policyDetails:
-  - { action: { type: DEPRECATE, includeResources: { amis: true } }, filter: { type: AGE, value: 1, unit: DAYS } }
-  - { action: { type: DISABLE, includeResources: { amis: true } }, filter: { type: AGE, value: 2, unit: DAYS } }
-  - { action: { type: DELETE, includeResources: { amis: true, snapshots: true } }, filter: { type: AGE, value: 3, unit: DAYS } }
-resourceSelection:
-  recipes: [{ name: retired, semanticVersion: x.x.x }, { name: templated, semanticVersion: x.x.x }]
-",
-    );
+    place.write("tidy.yaml", POLICY);
     let endpoint = aws.cloud.endpoint();
     let run = || {
         let arguments = ["lifecycle", "run", "tidy.yaml", "--endpoint-url", &endpoint, "--json"];
