@@ -71,7 +71,9 @@ fn a_result_that_can_not_be_printed_is_a_failure_and_a_reader_that_has_enough_is
     let _full = to("/dev/full").fails(1).says("the result can't be printed: No space left on device");
     let _nothing = to("/dev/null").success();
     let closed = ["bash", "-c", "\"$0\" \"$@\" | true; exit ${PIPESTATUS[0]}"];
-    let _closed = Goldsmith::behind(&place, &closed, &["base", "list", "--json"]).run().success();
+    for arguments in [&["base", "list", "--json"][..], &["completions", "bash"]] {
+        let _closed = Goldsmith::behind(&place, &closed, arguments).run().success();
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use clap::Args;
 use clap_complete::Shell;
 
 use super::command_tree;
+use super::output::Output;
 use super::report::CliError;
 
 /// Print a shell's completions
@@ -24,11 +25,10 @@ pub(super) struct Man {
 
 // The signatures are those of the other commands.
 #[allow(clippy::unnecessary_wraps)]
-pub(super) fn completions(arguments: &Completions) -> Result<(), CliError> {
+pub(super) fn completions(arguments: &Completions, output: &Output) -> Result<(), CliError> {
     let mut text = Vec::new();
     clap_complete::generate(arguments.shell, &mut command_tree(), "goldsmith", &mut text);
-    use std::io::Write;
-    std::io::stdout().lock().write_all(&text)?;
+    String::from_utf8_lossy(&text).lines().for_each(|line| output.result(line));
     Ok(())
 }
 

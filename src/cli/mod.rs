@@ -269,7 +269,7 @@ async fn dispatch(command: Command, context: Context) -> Result<(), CliError> {
         Command::Scheduler(arguments) => scheduler::run(arguments, &context).await,
         Command::Gc(arguments) => gc::run(&arguments, &context),
         Command::Doctor(arguments) => doctor::run(arguments, &context).await,
-        Command::Completions(arguments) => generate::completions(&arguments),
+        Command::Completions(arguments) => generate::completions(&arguments, &context.output),
         Command::Man(arguments) => generate::man(&arguments),
         Command::Reference => generate::reference(),
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::plan::{Plan, document_digest};
 use super::provision::Brought;
 use super::{Error, Event, Factory};
+use crate::host::address::shown;
 use crate::host::file::sha256_of;
 use crate::parent;
 
@@ -23,7 +24,7 @@ impl Factory {
         let mut found = BTreeMap::new();
         let checksum = plan.parent_checksum();
         let parent = parent::current(&plan.parent, checksum, &plan.folder, &self.store).await?;
-        found.insert(format!("parent {}", parent::shown(&plan.recipe.parent.value)), parent);
+        found.insert(format!("parent {}", shown(&plan.recipe.parent.value)), parent);
         found.insert(format!("recipe {}", plan.recipe.name), document_digest(&plan.recipe.source));
         for component in &plan.components {
             let mut text = document_digest(&component.program.document.source);

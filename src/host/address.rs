@@ -52,6 +52,11 @@ impl fmt::Display for Address {
     }
 }
 
+/// What somebody wrote, as it may be shown and kept: it may be an address.
+pub fn shown(text: &str) -> String {
+    if text.contains("://") { Address::new(text).to_string() } else { text.to_owned() }
+}
+
 /// Whether a host is followed by nothing or by a port.
 fn has_port_at_most(authority: &str) -> bool {
     let behind = authority.rsplit_once(']').map_or(authority, |(_, behind)| behind);

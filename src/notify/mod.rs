@@ -28,6 +28,8 @@ use tokio::task::JoinHandle;
 pub use message::{ComponentFailure, DistributionFailure, FailureContext, Notice, Origin, RegionFailure, StateChange};
 pub use webhook::{SECRET_VARIABLE, Webhook};
 
+use crate::host::address::shown;
+
 /// How long a command may take.
 const COMMAND_TIME: Duration = Duration::from_secs(60);
 /// How long is waited at the end for what is not delivered yet.
@@ -74,6 +76,7 @@ impl FromStr for Target {
 }
 
 fn unknown(text: &str) -> String {
+    let text = shown(text);
     format!("`{text}` can't be told: a file, https://…, cmd:COMMAND or the ARN of an SNS topic is needed")
 }
 

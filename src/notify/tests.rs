@@ -200,3 +200,9 @@ async fn files_get_a_line_and_commands_their_input_in_order() {
     let said = delivered(Target::File(pipe), vec![notice(), notice()]).await;
     assert_eq!(said.len(), 2, "{said:?}");
 }
+
+#[test]
+fn a_target_that_is_none_is_told_without_its_password() {
+    let refused = "ftp://me:hunter2@example.org/x".parse::<Target>().unwrap_err();
+    assert!(refused.starts_with("`ftp://***@example.org/x` can't be told"), "{refused}");
+}

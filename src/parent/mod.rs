@@ -32,7 +32,7 @@ use crate::document::diagnostic::Report;
 use crate::document::recipe::{FirmwareKind, MachineWishes};
 use crate::document::size::Size;
 use crate::document::syntax::Source;
-use crate::host::address::Address;
+use crate::host::address::{Address, shown};
 use crate::host::file::{self, Draft};
 use crate::host::process;
 use crate::store::manifest::{self, State};
@@ -185,11 +185,6 @@ pub enum Event {
 /// Hears what happens.
 pub type Listener<'a> = &'a (dyn Fn(Event) + Send + Sync);
 
-/// A `parentImage` as it may be shown and kept.
-pub fn shown(text: &str) -> String {
-    if text.contains("://") { Address::new(text).to_string() } else { text.to_owned() }
-}
-
 /// What a `parentImage` means. Files are looked for relative to `folder`.
 pub fn resolve(text: &str, folder: &Path) -> Result<Resolved, Error> {
     if let Some(resolved) = alias::resolve(text, folder)? {
@@ -205,7 +200,7 @@ pub fn resolve(text: &str, folder: &Path) -> Result<Resolved, Error> {
         return Ok(Reference::Base(text.to_owned()).into());
     }
     let image = text.parse().map(|pattern| Reference::Image(pattern).into());
-    image.map_err(|_| Error::Unknown { name: text.to_owned() })
+    image.map_err(|_| Error::Unknown { name: shown(text) })
 }
 
 /// Gets a parent, from the store if it is there. `checksum` is a SHA-256 for a parent given by its address;

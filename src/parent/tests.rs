@@ -24,6 +24,7 @@ fn references_are_told_apart() {
         "arn:aws:imagebuilder:us-east-1:123456789012:image/nginx/1.0.x",
         "ami-0abcdef",
         "a/b/c/d",
+        "ftp://me:hunter2@example.org/x.qcow2",
     ];
     insta::assert_snapshot!(list.map(|text| format!("{text} -> {}", resolved(text))).join("\n"), @"
         debian-12-minimal -> base debian-12-minimal
@@ -37,6 +38,7 @@ fn references_are_told_apart() {
         arn:aws:imagebuilder:us-east-1:123456789012:image/nginx/1.0.x -> image nginx/1.0.x
         ami-0abcdef -> the parent `ami-0abcdef` is in AWS and has no counterpart here
         a/b/c/d -> there is no parent `a/b/c/d`: neither a base image nor an image of the store
+        ftp://me:hunter2@example.org/x.qcow2 -> there is no parent `ftp://***@example.org/x.qcow2`: neither a base image nor an image of the store
         ");
 }
 

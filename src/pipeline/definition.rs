@@ -76,7 +76,7 @@ impl Build {
 
     /// The same without what may be a secret in an address.
     pub fn shown(&self) -> Self {
-        let parent = self.parent.as_deref().map(crate::parent::shown);
+        let parent = self.parent.as_deref().map(crate::host::address::shown);
         Self { parent, parameters: self.parameters.clone() }
     }
 

@@ -8,6 +8,7 @@ use super::{Call, Resolved, Verdict};
 use crate::component::courier::WebFile;
 use crate::component::kind::Kind;
 use crate::guest;
+use crate::host::address::shown;
 
 /// Attempts of one download, whatever the step's own attempts; between them 1, 2, 4 and 8 seconds.
 const ATTEMPTS: u32 = 5;
@@ -64,7 +65,7 @@ impl Wanted {
         let url = input.required("source").to_owned();
         let mut destination = call.path(input.required("destination"));
         if destination.ends_with('/') {
-            destination.push_str(file_name(&url).ok_or_else(|| format!("`{url}` names no file"))?);
+            destination.push_str(file_name(&url).ok_or_else(|| format!("`{}` names no file", shown(&url)))?);
         }
         let algorithm = input.text("algorithm").and_then(Kind::parse_algorithm);
         let checksum = input.text("checksum").map(|checksum| checksum.trim().to_ascii_lowercase());
