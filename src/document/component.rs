@@ -162,7 +162,11 @@ const MAX_PARAMETERS: usize = 25;
 const MAX_DESCRIPTION: usize = 1024;
 
 fn is_name(text: &str) -> bool {
-    (3..=128).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+    (3..=128).contains(&text.len()) && has_allowed_characters(text)
+}
+
+fn has_allowed_characters(text: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
 }
 
 /// A document's structure, with a reader that has noted what is wrong so far. The structure is missing when nothing can
@@ -307,7 +311,7 @@ fn phase(reader: &Reader, node: &Node) -> Option<Phase> {
     let mut fields = reader.map(node, "a phase")?;
     let name = fields.require("name").and_then(|node| reader.text(node, "name"));
     if let Some(name) = name.as_ref().filter(|name| !is_name(&name.value)) {
-        let message = format!("Invalid phase name '{}'. {ALLOWED_CHARACTERS}", name.value);
+        let message = format!("Invalid phase name '{}'. {}", name.value, requirement(&name.value));
         reader.error(&name.span, message);
     }
     let disable_logging = fields.flag("disableLogging");
@@ -328,12 +332,17 @@ fn phase(reader: &Reader, node: &Node) -> Option<Phase> {
 const ALLOWED_CHARACTERS: &str = "Allowed characters are combinations of numbers [0-9], english letters [a-z,A-Z] \
                                   and special characters [-_].";
 
+/// What a name that is none lacks. Of its length the service says nothing.
+fn requirement(name: &str) -> &'static str {
+    if has_allowed_characters(name) { "A name has 3 to 128 characters." } else { ALLOWED_CHARACTERS }
+}
+
 fn step(reader: &Reader, node: &Node, phase: &str) -> Option<Step> {
     let mut fields = reader.map(node, "a step")?;
     let name = fields.require("name").and_then(|node| reader.text(node, "name"));
     if let Some(name) = name.as_ref().filter(|name| !is_name(&name.value)) {
-        reader
-            .error(&name.span, format!("Invalid step name '{}' in phase '{phase}'. {ALLOWED_CHARACTERS}", name.value));
+        let message = format!("Invalid step name '{}' in phase '{phase}'. {}", name.value, requirement(&name.value));
+        reader.error(&name.span, message);
     }
     let action = fields.require("action").and_then(|node| reader.text(node, "action"));
     let (timeout_node, attempts_node) = (fields.get("timeoutSeconds"), fields.get("maxAttempts"));

@@ -85,7 +85,7 @@ fn names() -> Vec<Row> {
                 "Invalid step name 'Letters only' in phase 'build'. Allowed characters are combinations of numbers [0-9], english letters [a-z,A-Z] and special characters [-_].",
             ),
         ),
-        steps("2.2", &run("ab"), Refused("Invalid step name 'ab'")),
+        steps("2.2", &run("ab"), Refused("Invalid step name 'ab' in phase 'build'. A name has 3 to 128 characters.")),
         steps("7", &run(&long), Refused("Invalid step name")),
         steps("2.2", &format!("{}, {}", run("Same"), run("Same")), Refused("another step of this phase named `Same`")),
         phases(
