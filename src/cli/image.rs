@@ -16,6 +16,7 @@ use super::output::{BOLD, size, table};
 use super::report::CliError;
 use super::{Accelerator, Context};
 use crate::factory::Loaded;
+use crate::machine::console::plain;
 use crate::store::manifest::{Manifest, State};
 use crate::store::version::Pattern;
 use crate::store::{Image, Package, Store};
@@ -153,7 +154,9 @@ fn show(image: &Image, context: &Context) -> Result<(), CliError> {
         return context.output.json(&image.manifest);
     }
     for (name, value) in facts(image) {
-        context.output.result(&format!("{BOLD}{name:<12}{BOLD:#} {value}"));
+        // An image may come from elsewhere, and with it whatever its manifest says.
+        let lines: Vec<String> = value.lines().map(plain).collect();
+        context.output.result(&format!("{BOLD}{name:<12}{BOLD:#} {}", lines.join("\n")));
     }
     Ok(())
 }
@@ -216,7 +219,7 @@ fn log(image: &Image, console: bool, context: &Context) -> Result<(), CliError> 
     let mut bytes = Vec::new();
     fs_err::File::open(image.folder().join(name))?.read_to_end(&mut bytes)?;
     text.push_str(&String::from_utf8_lossy(&bytes));
-    let lines = text.lines().map(crate::machine::console::plain);
+    let lines = text.lines().map(plain);
     if context.output.json {
         return context.output.json(&serde_json::json!({ "image": image.id, "lines": lines.collect::<Vec<_>>() }));
     }

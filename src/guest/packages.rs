@@ -19,8 +19,6 @@ const RPM_QUERY: [&str; 4] =
 /// Bytes of a list. A desktop with all its packages has a tenth.
 const LIMIT: usize = 64 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The longest name or version: more is no package.
-const LONGEST: usize = 256;
 
 impl Guest {
     /// The installed packages, sorted; none if the guest has no package manager that is known.
@@ -48,28 +46,18 @@ fn sorted(mut packages: Vec<Package>) -> Vec<Package> {
     packages
 }
 
-/// A package, if these are words: a guest may write anything.
-fn package(name: Option<&str>, version: Option<&str>, architecture: Option<&str>) -> Option<Package> {
-    let word = |text: &str| {
-        let text = text.trim();
-        let is_word = (1..=LONGEST).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
-        is_word.then(|| text.to_owned())
-    };
-    let architecture = architecture.and_then(word).unwrap_or_default();
-    Some(Package { name: name.and_then(word)?, version: version.and_then(word)?, architecture })
-}
-
 /// `dpkg`'s status: paragraphs of fields. What was removed and has left its configuration is not installed.
 fn dpkg(list: &str) -> Vec<Package> {
     paragraphs(list, |field| {
         let is_installed = field("Status")?.split_whitespace().next_back() == Some("installed");
-        package(field("Package"), field("Version"), field("Architecture")).filter(|_| is_installed)
+        Package::new(field("Package")?, field("Version")?, field("Architecture").unwrap_or_default())
+            .filter(|_| is_installed)
     })
 }
 
 /// `apk`'s: the same with letters for fields.
 fn apk(list: &str) -> Vec<Package> {
-    paragraphs(list, |field| package(field("P"), field("V"), field("A")))
+    paragraphs(list, |field| Package::new(field("P")?, field("V")?, field("A").unwrap_or_default()))
 }
 
 /// What is made of each paragraph, from the first line of each of its fields.
@@ -87,7 +75,7 @@ fn paragraphs<'a>(list: &'a str, read: impl Fn(&dyn Fn(&str) -> Option<&'a str>)
 fn rpm(list: &str) -> Vec<Package> {
     let read = |line: &str| {
         let mut fields = line.split('\t');
-        package(fields.next(), fields.next(), fields.next())
+        Package::new(fields.next()?, fields.next()?, fields.next()?)
     };
     list.lines().filter_map(read).filter(|package| package.name != "gpg-pubkey").collect()
 }

@@ -26,6 +26,22 @@ pub struct Package {
     pub architecture: String,
 }
 
+/// The longest name or version: more is no package.
+const LONGEST: usize = 256;
+
+impl Package {
+    /// A package, if these are words: what a guest says, or a file from elsewhere, may be anything.
+    pub fn new(name: &str, version: &str, architecture: &str) -> Option<Self> {
+        let word = |text: &str| {
+            let text = text.trim();
+            let is_word = (1..=LONGEST).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+            is_word.then(|| text.to_owned())
+        };
+        let architecture = word(architecture).unwrap_or_default();
+        Some(Self { name: word(name)?, version: word(version)?, architecture })
+    }
+}
+
 impl Image {
     /// The packages of the image, sorted; none if nobody has looked, or it has no package manager that is known.
     pub fn packages(&self) -> io::Result<Option<Vec<Package>>> {
@@ -36,7 +52,9 @@ impl Image {
         };
         let mut text = Vec::new();
         file.take(LIMIT).read_to_end(&mut text)?;
-        let mut packages: Vec<Package> = serde_json::from_slice(&text)?;
+        let packages: Vec<Package> = serde_json::from_slice(&text)?;
+        let read = |package: &Package| Package::new(&package.name, &package.version, &package.architecture);
+        let mut packages: Vec<Package> = packages.iter().filter_map(read).collect();
         packages.sort_unstable();
         Ok(Some(packages))
     }
@@ -46,5 +64,19 @@ impl Image {
         let mut text = serde_json::to_vec_pretty(packages)?;
         text.push(b'\n');
         file::write(self.folder().join(PACKAGES), &text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_word_is_no_package() {
+        assert!(Package::new("a", "1:2.3~rc1+b", "").is_some());
+        for (name, version) in [("a b", "1"), ("a", ""), ("a", "1\u{1b}[2J"), ("é", "1"), (&*"a".repeat(257), "1")] {
+            assert_eq!(Package::new(name, version, "all"), None, "{name} {version}");
+        }
+        assert_eq!(Package::new("a", "1", "\u{1b}[2J").unwrap().architecture, "");
     }
 }

@@ -1,8 +1,11 @@
 //! `goldsmith image diff`.
 
+use anstyle::Style;
+
 use crate::cli::Context;
 use crate::cli::output::{BAD, BOLD, GOOD, WARN, size};
 use crate::cli::report::CliError;
+use crate::machine::console::plain;
 use crate::store::difference::{Change, Difference, Named};
 use crate::store::manifest::{Component, Origin};
 use crate::store::version::Pattern;
@@ -65,18 +68,22 @@ fn component(component: &Named<Component>) -> String {
             changed.push(format!("{name}: {} → {}", value(old.get(name)), value(new.get(name))));
         }
     }
-    format!("{WARN}~{WARN:#} {:<10} {} {}", "component", component.name, changed.join(", "))
+    marked((WARN, '~'), "component", &component.name, &changed.join(", "))
 }
 
 /// `+` for what is new, `-` for what is gone, `~` for what has changed.
 fn line<T>(what: &str, name: &str, change: &Change<T>, show: impl Fn(&T) -> String) -> String {
-    let (style, sign, text) = match (&change.from, &change.to) {
-        (Some(from), Some(to)) => (WARN, '~', format!("{} → {}", show(from), show(to))),
-        (Some(from), None) => (BAD, '-', show(from)),
-        (None, to) => (GOOD, '+', to.as_ref().map(show).unwrap_or_default()),
-    };
+    match (&change.from, &change.to) {
+        (Some(from), Some(to)) => marked((WARN, '~'), what, name, &format!("{} → {}", show(from), show(to))),
+        (Some(from), None) => marked((BAD, '-'), what, name, &show(from)),
+        (None, to) => marked((GOOD, '+'), what, name, &to.as_ref().map(show).unwrap_or_default()),
+    }
+}
+
+fn marked((style, sign): (Style, char), what: &str, name: &str, text: &str) -> String {
     let gap = if name.is_empty() { "" } else { " " };
-    format!("{style}{sign}{style:#} {what:<10} {name}{gap}{text}")
+    // An image may come from elsewhere, and with it whatever its manifest says.
+    format!("{style}{sign}{style:#} {what:<10} {}", plain(&format!("{name}{gap}{text}")))
 }
 
 /// As much of a digest as people compare.
