@@ -102,12 +102,12 @@ impl Image {
 
     /// Whether a living process is at work on the image.
     pub fn is_locked(&self) -> io::Result<bool> {
-        Ok(self.take()?.is_none())
+        Ok(Lock::try_take(&self.folder.join(LOCK))?.is_none())
     }
 
     /// Keeps everybody else from the image; none if somebody has to do with it.
     pub(super) fn take(&self) -> io::Result<Option<Lock>> {
-        Lock::try_take(&self.folder.join(LOCK))
+        Lock::soon(|| Lock::try_take(&self.folder.join(LOCK)))
     }
 }
 
