@@ -1,6 +1,6 @@
 //! A step's output on its way to whoever listens.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
 use goldsmith_agent::message::Stream;
@@ -10,6 +10,9 @@ use super::secrets::Secrets;
 
 /// Lines of output that go into a failure.
 const TAIL: usize = 20;
+/// How many of them are of standard error in any case. It comes by a way of its own, so what was written to it at the end may
+/// have been heard before much of the rest.
+const COMPLAINTS: usize = 5;
 /// A line longer than this is cut into several; a secret is in one of them.
 const MAX_LINE: usize = 8 * 1024;
 
@@ -24,7 +27,12 @@ pub(super) struct Log<'a> {
 #[derive(Default)]
 struct LogState {
     partial: [Vec<u8>; 2],
-    tail: VecDeque<String>,
+    /// How many lines there were.
+    count: u64,
+    /// The last lines, and which they are.
+    tail: VecDeque<(u64, String)>,
+    /// The last of them that were written to standard error.
+    complaints: VecDeque<(u64, String)>,
 }
 
 impl<'a> Log<'a> {
@@ -87,14 +95,14 @@ impl<'a> Log<'a> {
     fn pass_on(&self, state: &mut LogState, stream: Stream, line: &[u8]) {
         let line = crate::machine::console::plain(&String::from_utf8_lossy(line));
         let line = self.secrets.mask(&line);
-        state.keep(line.clone());
+        state.keep(line.clone(), stream == Stream::Stderr);
         (self.listener)(Event::Output { stream, line });
     }
 
     /// Keeps lines that somebody else has passed on.
     pub(super) fn keep(&self, lines: Vec<String>) {
         let mut state = self.lock();
-        lines.into_iter().for_each(|line| state.keep(line));
+        lines.into_iter().for_each(|line| state.keep(line, false));
     }
 
     /// Whether nothing of the step may be logged.
@@ -107,19 +115,36 @@ impl<'a> Log<'a> {
         self.secrets.mask(message)
     }
 
-    /// The last lines.
+    /// The last lines, and a few of standard error that came before them.
     pub(super) fn tail(&self) -> Vec<String> {
-        self.lock().tail.iter().cloned().collect()
+        let state = self.lock();
+        let mut lines: BTreeMap<u64, &String> = state.complaints.iter().map(|(number, line)| (*number, line)).collect();
+        for (number, line) in state.tail.iter().rev() {
+            if lines.len() == TAIL {
+                break;
+            }
+            lines.insert(*number, line);
+        }
+        lines.into_values().cloned().collect()
     }
 }
 
 impl LogState {
-    fn keep(&mut self, line: String) {
-        if self.tail.len() == TAIL {
-            self.tail.pop_front();
+    fn keep(&mut self, line: String, is_complaint: bool) {
+        let line = (self.count, line);
+        self.count += 1;
+        if is_complaint {
+            push(&mut self.complaints, COMPLAINTS, line.clone());
         }
-        self.tail.push_back(line);
+        push(&mut self.tail, TAIL, line);
     }
+}
+
+fn push<T>(last: &mut VecDeque<T>, most: usize, one: T) {
+    if last.len() == most {
+        last.pop_front();
+    }
+    last.push_back(one);
 }
 
 fn index(stream: Stream) -> usize {
@@ -168,6 +193,24 @@ mod tests {
         let many = "line\n".repeat(1000);
         let (_, tail) = lines(false, &[(Stream::Stdout, many.as_bytes())]);
         assert_eq!(tail.len(), TAIL);
+    }
+
+    #[test]
+    fn what_was_said_to_standard_error_is_among_the_last_lines_whenever_it_came() {
+        let numbered: String = (0..100).map(|number| format!("line {number}\n")).collect();
+        let chunks = [
+            (Stream::Stdout, &b"first\n"[..]),
+            (Stream::Stderr, b"the cause\n"),
+            (Stream::Stdout, numbered.as_bytes()),
+        ];
+        let (_, tail) = lines(false, &chunks);
+        assert_eq!((tail.len(), &*tail[0], &*tail[1], &*tail[TAIL - 1]), (TAIL, "the cause", "line 81", "line 99"));
+        // No line twice, and none out of order.
+        let all = "e\n".repeat(3);
+        let (_, tail) = lines(false, &[(Stream::Stderr, all.as_bytes()), (Stream::Stdout, &numbered.as_bytes()[..70])]);
+        assert_eq!(tail.iter().filter(|line| *line == "e").count(), 3, "{tail:?}");
+        let (_, tail) = lines(false, &[(Stream::Stderr, numbered.as_bytes())]);
+        assert_eq!((tail.len(), &*tail[0]), (TAIL, "line 80"));
     }
 
     #[test]
