@@ -10,7 +10,7 @@
 //!        ├──► raw.rs  vmdk.rs  vhd.rs  vhdx.rs  qcow2.rs  zstd.rs  gcp.rs  ova.rs
 //!        │        each a function from pieces, in order, to bytes, front to back
 //!        ▼
-//!     files without their names, and what each of them is              sink.rs, behind.rs, flush.rs
+//!     files without their names, and what each of them is              sink.rs, direct.rs, behind.rs, flush.rs
 //! ```
 //!
 //! `qemu-img convert` reads and inflates the whole disk for each format, and deflates a VMDK on one processor. Here a
