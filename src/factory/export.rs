@@ -88,12 +88,11 @@ impl Factory {
             return Err(Error::State { image: image.id.clone(), state, wanted: "exported" });
         }
         self.may_be_used(image, "exported")?;
+        self.verify_disk(image).await?;
         let mut stages = Vec::new();
         let work = async {
-            // Both only read it. What has become of the disk explains whatever else went wrong.
-            let (verified, exports) = tokio::join!(self.verify_disk(image), self.write_exports(image, wishes));
-            verified?;
-            self.name_exports(image, wishes, exports?)
+            let exports = self.write_exports(image, wishes).await?;
+            self.name_exports(image, wishes, exports)
         };
         self.stage(&mut stages, "export", work).await
     }
