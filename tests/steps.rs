@@ -219,7 +219,7 @@ phases:
           commands: ["mkdir -p /srv/up/b", "printf bytes > /srv/up/one.bin", "head -c 20000000 /dev/urandom > /srv/up/b/two.bin"]
       - name: Late
         action: S3Upload
-        timeoutSeconds: 25
+        timeoutSeconds: 40
         onFailure: Ignore
         inputs: [{ source: /srv/up/b/two.bin, destination: "s3://things/late.bin" }]
       - name: Taken

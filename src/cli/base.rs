@@ -141,6 +141,9 @@ impl Aged {
             (Some(Age::Newest), _) => "newest".to_owned(),
             (Some(Age::Outdated), _) => "outdated: its publisher has something newer".to_owned(),
             (Some(Age::OtherDescription), _) => "outdated: its description has changed".to_owned(),
+            (Some(Age::Unknown), _) => {
+                "unknown: `goldsmith base pull` gets it anew, if it is known from where".to_owned()
+            }
             (None, error) => format!("unknown: {}", error.as_deref().unwrap_or_default()),
         }
     }

@@ -229,8 +229,12 @@ fn log(image: &Image, console: bool, context: &Context) -> Result<(), CliError> 
 
 fn packages(image: &Image, context: &Context) -> Result<(), CliError> {
     let Some(packages) = image.packages()? else {
-        let why = "it was built by an older goldsmith, or has no package manager that is known";
-        return Err(CliError::Usage(format!("it is not known which packages {} has: {why}", image.id)));
+        let why = match image.manifest.disk {
+            None => format!("it is {} and has no disk; name a build that has", image.manifest.state),
+            Some(_) => "it was built by an older goldsmith, or has no package manager that is known".to_owned(),
+        };
+        let unknown = format!("it is not known which packages {} has: {why}", image.id);
+        return Err(CliError::Io(std::io::Error::other(unknown)));
     };
     if context.output.json {
         return context.output.json(&packages);

@@ -39,6 +39,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use goldsmith_aws::Endpoints;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
 
 use crate::document::size::Size;
@@ -159,6 +160,7 @@ struct Context {
     global: Global,
     output: Output,
     cancel: CancellationToken,
+    aftermath: TaskTracker,
 }
 
 impl Context {
@@ -201,6 +203,7 @@ impl Context {
             accelerator: accelerator.into(),
             layer_budget: self.global.layer_budget.0,
             endpoints: Endpoints::default(),
+            aftermath: self.aftermath.clone(),
         })
     }
 }
@@ -208,6 +211,9 @@ impl Context {
 /// Stack of a thread, in bytes: as much as a main thread has. All that a build waits for is one state machine within another,
 /// and without optimisation their frames do not fit into the usual 2 MiB.
 const STACK: usize = 8 << 20;
+
+/// How long what was given up may take to be put in order.
+const AFTERMATH: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Parses, runs, reports: the only place that ends the process.
 pub fn main() -> ExitCode {
@@ -225,16 +231,20 @@ pub fn main() -> ExitCode {
         }
     };
     let cancel = CancellationToken::new();
-    let context = Context { global: cli.global, output: output.clone(), cancel: cancel.clone() };
+    let aftermath = TaskTracker::new();
+    let context =
+        Context { global: cli.global, output: output.clone(), cancel: cancel.clone(), aftermath: aftermath.clone() };
     let result = runtime.block_on(async {
         // To a service, a hang-up says that its documents have changed.
         let ends = if matches!(cli.command, Command::Scheduler(_)) { signals::OF_A_SERVICE } else { signals::ALL };
         signals::listen(ends, cancel, output.clone());
         // On a worker thread, for the children's sake.
-        match tokio::spawn(dispatch(cli.command, context)).await {
-            Ok(result) => result,
-            Err(error) => Err(CliError::Io(std::io::Error::other(error))),
+        let ended = tokio::spawn(dispatch(cli.command, context)).await;
+        aftermath.close();
+        if tokio::time::timeout(AFTERMATH, aftermath.wait()).await.is_err() {
+            output.warning("what was given up could not be put in order in time");
         }
+        ended.unwrap_or_else(|error| Err(CliError::Io(std::io::Error::other(error))))
     });
     // A read or a digest that is under way on a thread of its own must not hold the exit.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::Global;
 use super::report::{self, CliError};
+use crate::machine::console::plain;
 
 /// How much is printed, and how.
 #[derive(Clone)]
@@ -138,6 +139,8 @@ pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
         cells.chain([head[column].len()]).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    // Whatever a guest, or an image from elsewhere, has said must not play with the terminal.
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| plain(cell)).collect()).collect();
     let line = |cells: &[String]| {
         let padded = cells.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}"));
         padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()

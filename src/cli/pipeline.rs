@@ -410,8 +410,11 @@ async fn tick(folder: &FolderArguments, work: &WorkArguments, context: &Context)
     let factory = work.factory(context)?;
     let ledger = Ledger::new(&factory.store);
     let began = Timestamp::now();
-    for seen in unless_interrupted(pipeline::pass(&factory, &ledger, &definitions, began), context).await? {
-        tell_seen(&seen, &context.output);
+    // One after another: what has been seen of the first is told even if nobody waits for the second.
+    for definition in definitions.chunks(1) {
+        for seen in unless_interrupted(pipeline::pass(&factory, &ledger, definition, began), context).await? {
+            tell_seen(&seen, &context.output);
+        }
     }
     work.worker(&factory, context).work(&Until::Idle, &context.cancel).await?;
     drop(factory);

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Error, Factory};
 use crate::disk::probe::{self, Format};
 use crate::host::file::{self, Draft};
+use crate::machine::console::plain;
 use crate::store::manifest::{Disk, Manifest};
 use crate::store::{DISK, Image, MANIFEST, PACKAGES};
 
@@ -209,7 +210,7 @@ fn parse_sums(text: &str) -> Option<BTreeMap<String, String>> {
 /// A manifest that can be loaded, and its disk.
 fn understand(text: &str) -> Result<(Manifest, Disk), String> {
     let manifest: Manifest =
-        serde_json::from_str(text).map_err(|error| format!("its `{MANIFEST}` can't be read: {error}"))?;
+        serde_json::from_str(text).map_err(|error| plain(&format!("its `{MANIFEST}` can't be read: {error}")))?;
     if manifest.format_version > Manifest::FORMAT {
         return Err("a newer goldsmith saved it".to_owned());
     }
@@ -226,7 +227,7 @@ fn unpack(
     disk: &Disk,
     (sums, cancel): (&mut BTreeMap<String, String>, &CancellationToken),
 ) -> io::Result<()> {
-    let shown = entry.path().map(|path| path.display().to_string()).unwrap_or_default();
+    let shown = plain(&entry.path().map(|path| path.display().to_string()).unwrap_or_default());
     let Some((name, wanted)) = member(&entry).and_then(|name| sums.remove_entry(&name)) else {
         return Err(io::Error::other(format!("it has a member that it should not have: `{shown}`")));
     };
@@ -287,6 +288,7 @@ mod tests {
             accelerator: crate::machine::accelerator::Choice::Auto,
             layer_budget: 0,
             endpoints: goldsmith_aws::Endpoints::default(),
+            aftermath: tokio_util::task::TaskTracker::new(),
         }
     }
 

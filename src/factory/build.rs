@@ -213,7 +213,7 @@ impl<'a> Build<'a> {
         }
         let inputs = super::unchanged::inputs(self.plan, &ground.parent)?;
         image.update(|manifest| {
-            manifest.source = Some(source::source(self.plan, &ground.parent));
+            manifest.source = Some(source::of(self.plan, &ground.parent));
             manifest.inputs = Some(inputs);
             manifest.set_state(State::Building, None);
         })?;

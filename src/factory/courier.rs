@@ -11,6 +11,7 @@ use goldsmith_aws::{Aws, Bytes, Endpoints, Part, Region, Upload};
 use sha2::Digest as _;
 use tokio::sync::{Mutex, OnceCell};
 use tokio_util::io::StreamReader;
+use tokio_util::task::TaskTracker;
 
 use super::Factory;
 use super::web::Web;
@@ -33,13 +34,15 @@ pub(super) struct HostCourier {
     regions: Mutex<HashMap<(String, Option<String>), Region>>,
     /// Downloads, if they are the host's business.
     web: Option<Web>,
+    aftermath: TaskTracker,
 }
 
 impl Factory {
     /// Somebody to carry things to the guests of a recipe.
     pub(super) fn courier(&self, recipe: &Recipe) -> HostCourier {
         let web = recipe.network.host_downloads.then(|| Web::new(self.store.clone(), recipe.network.open));
-        HostCourier { endpoints: self.endpoints.clone(), aws: OnceCell::new(), regions: Mutex::default(), web }
+        let (endpoints, aftermath) = (self.endpoints.clone(), self.aftermath.clone());
+        HostCourier { endpoints, aws: OnceCell::new(), regions: Mutex::default(), web, aftermath }
     }
 }
 
@@ -76,17 +79,21 @@ impl HostCourier {
         }
         let id = region.create_upload(&to.bucket, &to.key, &[]).await.map_err(said)?;
         let upload = Upload { bucket: &to.bucket, key: &to.key, id: &id };
-        let mut begun = Begun { upload: Some((region.clone(), to.clone(), id.clone())) };
+        let mut begun =
+            Begun { upload: Some((region.clone(), to.clone(), id.clone())), aftermath: self.aftermath.clone() };
         let result = parts(&region, upload, first, &mut content).await;
         let result = match result {
             Ok(parts) => region.complete_upload(upload, &parts).await.map_err(said),
             Err(problem) => Err(problem),
         };
-        if result.is_err() {
-            region.abort_upload(upload).await.map_err(said)?;
-        }
+        let aborted = if result.is_err() { region.abort_upload(upload).await } else { Ok(()) };
         begun.upload = None;
-        result
+        match (result, aborted) {
+            (Err(problem), Err(error)) => {
+                Err(format!("{problem}; and what has arrived is still there: {}", explain(to, &error)))
+            }
+            (result, _) => result,
+        }
     }
 }
 
@@ -94,6 +101,7 @@ impl HostCourier {
 /// more: a step whose time is up is dropped.
 struct Begun {
     upload: Option<(Region, Object, String)>,
+    aftermath: TaskTracker,
 }
 
 impl Drop for Begun {
@@ -114,7 +122,7 @@ impl Drop for Begun {
         };
         // Where everything ends there is nobody left to do it.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(abort);
+            self.aftermath.spawn_on(abort, &runtime);
         }
     }
 }

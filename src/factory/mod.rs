@@ -55,6 +55,7 @@ use std::time::Instant;
 
 use goldsmith_aws::Endpoints;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::component::{StepFailure, StepReport};
 use crate::document::diagnostic::Report;
@@ -98,6 +99,8 @@ pub struct Factory {
     pub layer_budget: u64,
     /// Where AWS's services are, for what steps get from them.
     pub endpoints: Endpoints,
+    /// What is left to be put in order behind work that was given up; the process waits for it a little before it ends.
+    pub aftermath: TaskTracker,
 }
 
 impl std::fmt::Debug for Factory {

@@ -37,7 +37,7 @@ pub(super) fn keep_documents(plan: &Plan, image: &Image) -> Result<(), Error> {
 }
 
 /// What an image of a plan is built from.
-pub(super) fn source(plan: &Plan, parent: &Parent) -> Source {
+pub(super) fn of(plan: &Plan, parent: &Parent) -> Source {
     let recipe = &plan.recipe;
     let origin = |name: &str, sha256: &str| Origin { name: name.to_owned(), sha256: sha256.to_owned() };
     let text = |(name, value): &(String, String)| (name.clone(), serde_json::Value::from(value.clone()));

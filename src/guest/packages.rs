@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use goldsmith_agent::message::Exit;
+use goldsmith_agent::message::{Exit, OpError, OpErrorKind};
 
 use super::{Error, Guest};
 use crate::store::Package;
@@ -16,8 +16,8 @@ const RPM: [&str; 2] = ["/var/lib/rpm", "/usr/lib/sysimage/rpm"];
 /// One to a line; an epoch only where there is one, as `rpm` itself writes versions.
 const RPM_QUERY: [&str; 4] =
     ["rpm", "-qa", "--queryformat", "%{NAME}\\t%|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE}\\t%{ARCH}\\n"];
-/// Bytes of a list. A desktop with all its packages has a tenth.
-const LIMIT: usize = 64 << 20;
+/// Bytes of a list. A desktop with all its packages has a quarter.
+const LIMIT: usize = 16 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Guest {
@@ -33,7 +33,11 @@ impl Guest {
             if self.stat(place, true).await?.is_some() {
                 let (exit, list) = self.collect(&RPM_QUERY, PATIENCE, LIMIT).await?;
                 let packages = rpm(&String::from_utf8_lossy(&list));
-                return Ok((exit == Exit::Code(0)).then(|| sorted(packages)));
+                if exit != Exit::Code(0) || list.len() >= LIMIT {
+                    let message = "`rpm -qa` does not list them to the end".to_owned();
+                    return Err(Error::Refused(OpError { kind: OpErrorKind::Other, message }));
+                }
+                return Ok(Some(sorted(packages)));
             }
         }
         Ok(None)

@@ -244,7 +244,7 @@ pub async fn current(
     Ok(match reference {
         Reference::Base(name) => {
             let source = catalogue::find(name, folder)?.ok_or_else(|| Error::Unknown { name: name.clone() })?;
-            let published = published(&catalogue::decode(&source)?).await?;
+            let published = published(&catalogue::decode(&source)?).await?.unwrap_or_default();
             // Who edits the description wants another parent, too.
             file::sha256_of(format!("{}\n{published}\n", source.text).as_bytes())
         }
@@ -272,7 +272,7 @@ pub async fn renew(
     let Reference::Base(name) = reference else { return Ok(None) };
     let source = catalogue::find(name, folder)?.ok_or_else(|| Error::Unknown { name: name.clone() })?;
     let published = published(&catalogue::decode(&source)?).await?;
-    obtain_base(name, &source, Some(published), store, run, listener).await.map(Some)
+    obtain_base(name, &source, published, store, run, listener).await.map(Some)
 }
 
 /// How a base image that is here stands to what its publisher has.
@@ -285,6 +285,8 @@ pub enum Age {
     Outdated,
     /// Its description has changed since it was got.
     OtherDescription,
+    /// It was not known what its publisher had when it was got, or nobody is known to be asked now.
+    Unknown,
 }
 
 /// How a base image that is here stands to what its publisher has; none if it is not here.
@@ -295,18 +297,24 @@ pub async fn age(name: &str, folder: &Path, store: &Store) -> Result<Option<Age>
         return Ok(Some(Age::OtherDescription));
     }
     let published = published(&catalogue::decode(&source)?).await?;
-    // What was not known when it was got may have changed.
-    Ok(Some(if record.published == Some(published) { Age::Newest } else { Age::Outdated }))
+    // A disk that was taken as it is has the digest that its publisher tells.
+    let is_newest = [record.published.as_ref(), Some(&record.sha256)].contains(&published.as_ref());
+    Ok(Some(match record.published {
+        _ if published.is_none() => Age::Unknown,
+        _ if is_newest => Age::Newest,
+        None => Age::Unknown,
+        Some(_) => Age::Outdated,
+    }))
 }
 
-/// What the publisher of a base image has now: a text that changes when that does.
-async fn published(base: &BaseImage) -> Result<String, Error> {
+/// What the publisher of a base image has now: a text that changes when that does. None where nobody is known to be asked.
+async fn published(base: &BaseImage) -> Result<Option<String>, Error> {
     Ok(match &base.origin {
-        Origin::Url(Download { checksum: Checksum::Pinned(digest), .. }) => digest.hex.clone(),
+        Origin::Url(Download { checksum: Checksum::Pinned(digest), .. }) => Some(digest.hex.clone()),
         Origin::Url(Download { url, checksum: Checksum::File { url: list, signature } }) => {
-            verify::published_digest(&url.value, &list.value, signature.as_ref()).await?.hex
+            Some(verify::published_digest(&url.value, &list.value, signature.as_ref()).await?.hex)
         }
-        Origin::Bootstrap(recipe) => bootstrap::indexes(recipe).await?.unwrap_or_default(),
+        Origin::Bootstrap(recipe) => bootstrap::indexes(recipe).await?,
     })
 }
 
@@ -488,7 +496,7 @@ async fn obtain_base(
     // Before it is fetched: what is published meanwhile is newer. Who can't be asked is asked again when it matters.
     let published = match newest {
         Some(newest) => Some(newest),
-        None => published(&base).await.ok(),
+        None => published(&base).await.ok().flatten(),
     };
     let made = make(&base, store, run, listener).await?;
     let standard = standard_form(&made, run, listener).await?;

@@ -23,10 +23,10 @@ pub struct Difference {
     /// The recipe's document.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recipe: Option<Change<Origin>>,
-    /// Components: their documents, parameters and references.
-    pub components: Vec<Named<Component>>,
-    /// The recipe's own files.
-    pub files: Vec<Named<Origin>>,
+    /// Components: their documents, parameters and references; none if it is not known of both what they were built from.
+    pub components: Option<Vec<Named<Component>>>,
+    /// The recipe's own files; the same.
+    pub files: Option<Vec<Named<Origin>>>,
     /// Installed packages: their versions, by name and architecture; none if it is not known of both what they have.
     pub packages: Option<Vec<Named<String>>>,
     /// The sealed disk.
@@ -62,9 +62,12 @@ impl<T: PartialEq> Change<T> {
 impl Difference {
     /// Compares two images.
     pub fn between(from: &Image, to: &Image) -> io::Result<Self> {
-        let sources = (from.manifest.source.as_ref(), to.manifest.source.as_ref());
-        let origin =
-            |of: fn(&Source) -> &Origin| Change::between(sources.0.map(of).cloned(), sources.1.map(of).cloned());
+        let sources = from.manifest.source.as_ref().zip(to.manifest.source.as_ref());
+        // A recipe that was called by another path is the same.
+        let origin = |of: fn(&Source) -> &Origin| {
+            let (from, to) = sources.map(|(from, to)| (of(from), of(to)))?;
+            (from.sha256 != to.sha256).then(|| Change { from: Some(from.clone()), to: Some(to.clone()) })
+        };
         let packages = match (from.packages()?, to.packages()?) {
             (Some(from), Some(to)) => Some(changes(versions(from), versions(to))),
             _ => None,
@@ -74,8 +77,8 @@ impl Difference {
             to: to.id.clone(),
             parent: origin(|source| &source.parent),
             recipe: origin(|source| &source.recipe),
-            components: changes(components(sources.0), components(sources.1)),
-            files: changes(files(sources.0), files(sources.1)),
+            components: sources.map(|(from, to)| changes(components(from), components(to))),
+            files: sources.map(|(from, to)| changes(files(from), files(to))),
             packages,
             disk: Change::between(from.manifest.disk.clone(), to.manifest.disk.clone()),
         })
@@ -85,7 +88,9 @@ impl Difference {
     pub fn is_empty(&self) -> bool {
         let Self { parent, recipe, components, files, packages, disk, .. } = self;
         let has_none = parent.is_none() && recipe.is_none() && disk.is_none();
-        has_none && components.is_empty() && files.is_empty() && packages.as_ref().is_none_or(Vec::is_empty)
+        let (components, files) = (components.as_ref(), files.as_ref());
+        let lists_none = components.is_none_or(Vec::is_empty) && files.is_none_or(Vec::is_empty);
+        has_none && lists_none && packages.as_ref().is_none_or(Vec::is_empty)
     }
 }
 
@@ -101,21 +106,21 @@ fn changes<T: PartialEq>(from: BTreeMap<String, T>, mut to: BTreeMap<String, T>)
 }
 
 /// A recipe may use a component more than once.
-fn components(source: Option<&Source>) -> BTreeMap<String, Component> {
+fn components(source: &Source) -> BTreeMap<String, Component> {
+    let mut times: BTreeMap<&str, u32> = BTreeMap::new();
     let mut components = BTreeMap::new();
-    for component in source.iter().flat_map(|source| &source.components) {
+    for component in &source.components {
         let name = &component.document.name;
-        let mut names = std::iter::once(name.clone()).chain((2..).map(|number| format!("{name} ({number})")));
-        if let Some(free) = names.find(|name| !components.contains_key(name)) {
-            components.insert(free, component.clone());
-        }
+        let time = times.entry(name).or_default();
+        *time += 1;
+        let name = if *time == 1 { name.clone() } else { format!("{name} ({time})") };
+        components.insert(name, component.clone());
     }
     components
 }
 
-fn files(source: Option<&Source>) -> BTreeMap<String, Origin> {
-    let files = source.iter().flat_map(|source| &source.files);
-    files.map(|file| (file.name.clone(), file.clone())).collect()
+fn files(source: &Source) -> BTreeMap<String, Origin> {
+    source.files.iter().map(|file| (file.name.clone(), file.clone())).collect()
 }
 
 /// Versions by package: of a kernel there may be several.

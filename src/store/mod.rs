@@ -6,7 +6,7 @@
 //!   images/NAME/channels/stable.json  which image a channel names, and has named
 //!   images/NAME/1.0.0/next            number of the next build
 //!   layers/KEY/                       overlays that builds start from, with the machine's memory
-//!   images/NAME/1.0.0/3/              one image: manifest.json, disk.qcow2, build.log, console.log, test/
+//!   images/NAME/1.0.0/3/              one image: manifest.json, disk.qcow2, packages.json, build.log, console.log, test/
 //!   parents/NAME/                     a base image's bytes and where they came from
 //!   downloads/sha256/DIGEST           verified downloads
 //!   host/                             what was found out about this machine

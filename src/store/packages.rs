@@ -11,7 +11,7 @@ use crate::host::file;
 /// Name of the list in an image's folder.
 pub const PACKAGES: &str = "packages.json";
 /// Bytes of a list that are read: a saved image may come from anywhere.
-const LIMIT: u64 = 64 << 20;
+const LIMIT: u64 = 8 << 20;
 
 /// An installed package, in the words of its own package manager.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -52,7 +52,9 @@ impl Image {
         };
         let mut text = Vec::new();
         file.take(LIMIT).read_to_end(&mut text)?;
-        let packages: Vec<Package> = serde_json::from_slice(&text)?;
+        let unreadable =
+            |error| io::Error::other(format!("the list of packages of {} can't be read: {error}", self.id));
+        let packages: Vec<Package> = serde_json::from_slice(&text).map_err(unreadable)?;
         let read = |package: &Package| Package::new(&package.name, &package.version, &package.architecture);
         let mut packages: Vec<Package> = packages.iter().filter_map(read).collect();
         packages.sort_unstable();

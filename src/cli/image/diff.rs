@@ -22,6 +22,9 @@ pub(super) fn run(from: &Pattern, to: &Pattern, context: &Context) -> Result<(),
         context.output.result("no difference that is known");
     }
     lines(&difference).iter().for_each(|line| context.output.result(line));
+    if difference.components.is_none() {
+        context.output.warning("it is not known of both images what they were built from");
+    }
     if difference.packages.is_none() {
         context.output.warning("it is not known of both images which packages they have");
     }
@@ -34,9 +37,9 @@ fn lines(difference: &Difference) -> Vec<String> {
     let origin = |origin: &Origin| format!("{} sha256:{}", origin.name, short(&origin.sha256));
     lines.extend(difference.parent.as_ref().map(|change| line("parent", "", change, origin)));
     lines.extend(difference.recipe.as_ref().map(|change| line("recipe", "", change, origin)));
-    lines.extend(difference.components.iter().map(component));
+    lines.extend(difference.components.iter().flatten().map(component));
     let digest = |file: &Origin| format!("sha256:{}", short(&file.sha256));
-    lines.extend(difference.files.iter().map(|file| line("file", &file.name, &file.change, digest)));
+    lines.extend(difference.files.iter().flatten().map(|file| line("file", &file.name, &file.change, digest)));
     lines.extend(difference.disk.as_ref().map(|change| {
         line("disk", "", change, |disk| {
             format!("{} of {} sha256:{}", size(disk.bytes), size(disk.virtual_size), short(&disk.sha256))

@@ -7,7 +7,7 @@ use fs_err::File;
 use sha2::{Digest as _, Sha256};
 
 use super::behind::Behind;
-use super::direct::Output;
+use super::direct::NewFile;
 use super::layout::Layout;
 use super::piece::Pieces;
 use super::{Error, Written, small};
@@ -23,7 +23,7 @@ static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
 
 /// A new file, with holes for zeroes, and the SHA-256 of its bytes.
 pub(super) struct Digested {
-    file: Output,
+    file: NewFile,
     digest: Digest,
     position: u64,
 }
@@ -76,7 +76,7 @@ impl Digested {
         // One that is read while it is written is better kept in the kernel's memory.
         let is_read = behind.as_ref().is_some_and(|behind| behind.progress.is_some());
         let digest = behind.map_or_else(own, |behind| Digest::Behind { behind, rest: Vec::new() });
-        Self { file: Output::new(file, !is_read), digest, position: 0 }
+        Self { file: NewFile::new(file, !is_read), digest, position: 0 }
     }
 
     /// What was written.

@@ -136,10 +136,6 @@ impl Factory {
             // First here: what nobody may use any more is not used while the rest goes.
             image = self.begin_deletion(image, reason.clone())?;
         }
-        if rule.action == Action::Disable {
-            // Once more before its AMIs: while they were asked for, a channel may have come to name it.
-            self.store.refuse_named(&image.id)?;
-        }
         let skipped: BTreeSet<&String> = decision.skipped_amis.iter().map(|(id, _)| id).collect();
         let mut is_well = true;
         if let Some(aws) = aws.filter(|_| rule.include.amis) {
@@ -147,6 +143,10 @@ impl Factory {
                 if rule.action == Action::Delete && rule.include.snapshots {
                     // Once it is gone, nobody else could say which they are.
                     image.update(|manifest| note_snapshots(manifest, ami))?;
+                }
+                if rule.action == Action::Disable {
+                    // Once more: while they were asked for, a channel may have come to name it.
+                    self.store.refuse_named(&image.id)?;
                 }
                 is_well &= retire(aws, rule, ami, done).await;
             }

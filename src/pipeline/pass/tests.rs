@@ -26,6 +26,7 @@ impl Place {
             accelerator: Choice::Auto,
             layer_budget: 0,
             endpoints: goldsmith_aws::Endpoints::default(),
+            aftermath: tokio_util::task::TaskTracker::new(),
         };
         let place = Self { ledger: Ledger::new(&store), folder, factory };
         place.write("disk.qcow2", "bytes");
